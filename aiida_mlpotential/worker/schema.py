@@ -1,0 +1,146 @@
+"""The contract between plugin and worker: file names, quantities with unit and shape, and the job description."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from .errors import WorkerError
+
+#: Raised whenever the same inputs would give other results: it is part of AiiDA's caching key (``CACHE_VERSION``).
+RESULTS_VERSION = 1
+#: Raised whenever the layout of the results files changes; a parser refuses a newer one.
+FORMAT_VERSION = 1
+
+# File names in the work directory of a job.
+JOB_FILE = 'job.json'
+FRAMES_FILE = 'structures.npz'
+WORKER_FILE = 'worker.pyz'
+MODEL_DIRECTORY = 'model'
+RESULTS_FILE = 'results.json'
+ARRAYS_DIRECTORY = 'arrays'
+SUMMARY_FILE = 'mlpotential.txt'
+STDOUT_FILE = 'worker.out'
+STDERR_FILE = 'worker.err'
+
+#: At most so many messages of failed frames are kept in the results file; ``status`` has them all.
+MAX_MESSAGES = 1000
+
+Shape = Literal['frame', 'frame33', 'member', 'atom3']
+Kind = Literal['always', 'requested', 'ensemble']
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """An array in the results: its shape in terms of n frames, m members and A atoms, and its unit."""
+
+    name: str
+    unit: str
+    shape: Shape
+    #: ``always`` there, there when ``requested``, or there for an ``ensemble`` of two members or more.
+    kind: Kind
+    help: str
+    #: True for arrays whose float type follows the precision of the model; False for those that are always double.
+    follows_precision: bool = False
+    #: What a user writes under ``properties`` to get it, where that is not the name of the array.
+    property: str = ''
+
+    @property
+    def shape_text(self) -> str:
+        """Return the shape as documentation writes it."""
+        return {'frame': '(n,)', 'frame33': '(n, 3, 3)', 'member': '(m, n)', 'atom3': '(A, 3)'}[self.shape]
+
+
+QUANTITIES: dict[str, Quantity] = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity('energies', 'eV', 'frame', 'always', 'Potential energy: the mean over the members.', property='energy'),
+        Quantity('forces', 'eV/angstrom', 'atom3', 'requested', 'Forces, minus the gradient of the energy.', True),
+        Quantity(
+            'stress',
+            'eV/angstrom^3',
+            'frame33',
+            'requested',
+            'Stress, dE/dstrain over volume, positive under tension (the sign of ASE); NaN where not fully periodic.',
+        ),
+        Quantity('member_energies', 'eV', 'member', 'ensemble', 'Energy of every member of the ensemble.'),
+        Quantity('energy_std', 'eV', 'frame', 'ensemble', 'Sample standard deviation over the members (ddof = 1).'),
+        Quantity('qbc', 'eV', 'frame', 'ensemble', 'Query by committee: energy_std over the square root of the atoms.'),
+        Quantity(
+            'forces_std',
+            'eV/angstrom',
+            'atom3',
+            'requested',
+            'Sample standard deviation of each force component over the members; costs one gradient a member.',
+            True,
+        ),
+    )
+}
+
+#: What a user may write under ``properties``, with the name of the array it stands for.
+PROPERTIES: dict[str, str] = {
+    quantity.property or quantity.name: quantity.name
+    for quantity in QUANTITIES.values()
+    if quantity.kind in ('always', 'requested')
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The model of a job: what the worker needs to know to load and check it."""
+
+    name: str
+    backend: str
+    sha256: str
+    #: Path of each parameter file, relative to the work directory, with its sha256.
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: Chemical symbols in the order of the model's own species; ``None`` when any element may be asked for.
+    elements: tuple[str, ...] | None = None
+    ensemble_size: int = 1
+    energy_unit: str = 'eV'
+    distance_unit: str = 'angstrom'
+    #: Backend-specific keys, such as the ANI family or the import path of an ASE calculator.
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSpec:
+    """A job: the content of ``job.json``."""
+
+    task: str
+    model: ModelSpec
+    parameters: Mapping[str, Any]
+    #: sha256 of the structures file, part of the fingerprint by which a restart knows that it is the same job.
+    frames_sha256: str
+    #: First and one past the last frame of the structures file to evaluate; ``None`` means all.
+    frames_slice: tuple[int, int] | None = None
+    plugin_version: str = ''
+    results_version: int = RESULTS_VERSION
+
+    def to_json(self) -> str:
+        """Return the text of ``job.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """Read ``job.json``; a text that is no job raises a :class:`WorkerError` that names what is wrong."""
+        try:
+            data = json.loads(text)
+            model = data.pop('model')
+            if model['elements'] is not None:
+                model['elements'] = tuple(model['elements'])
+            if data.get('frames_slice') is not None:
+                start, stop = data['frames_slice']
+                data['frames_slice'] = (int(start), int(stop))
+            job = cls(model=ModelSpec(**model), **data)
+        except (ValueError, TypeError, KeyError, AttributeError) as exception:
+            raise WorkerError('ERROR_JOB_INVALID', f'{JOB_FILE}: {type(exception).__name__}: {exception}') from None
+        if job.results_version != RESULTS_VERSION:
+            raise WorkerError(
+                'ERROR_RESULTS_VERSION',
+                f'the job asks for results version {job.results_version}, this worker writes {RESULTS_VERSION}: '
+                'install the same version of aiida-mlpotential on both sides or use the uploaded worker',
+            )
+        return job
