@@ -114,8 +114,6 @@ class JobSpec:
     parameters: Mapping[str, Any]
     #: sha256 of the structures file, part of the fingerprint by which a restart knows that it is the same job.
     frames_sha256: str
-    #: First and one past the last frame of the structures file to evaluate; ``None`` means all.
-    frames_slice: tuple[int, int] | None = None
     plugin_version: str = ''
     results_version: int = RESULTS_VERSION
 
@@ -131,9 +129,6 @@ class JobSpec:
             model = data.pop('model')
             if model['elements'] is not None:
                 model['elements'] = tuple(model['elements'])
-            if data.get('frames_slice') is not None:
-                start, stop = data['frames_slice']
-                data['frames_slice'] = (int(start), int(stop))
             job = cls(model=ModelSpec(**model), **data)
         except (ValueError, TypeError, KeyError, AttributeError) as exception:
             raise WorkerError('ERROR_JOB_INVALID', f'{JOB_FILE}: {type(exception).__name__}: {exception}') from None
