@@ -1,6 +1,6 @@
 """What can go wrong, once: the status of one frame, the error of a whole job, and the exit code of the process.
 
-The worker writes these names, the parser maps them back, the process specifications and the documentation loop over them.
+The worker writes these names, the parser maps them back; process specifications and documentation loop over them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,15 @@ class ExitCode(NamedTuple):
     status: int
     label: str
     message: str
+
+    @property
+    def invalidates_cache(self) -> bool:
+        """Return whether the same inputs may end otherwise another time, on another machine or with more memory."""
+        return self.label not in _DETERMINISTIC
+
+
+#: Failures that lie in the inputs alone.
+_DETERMINISTIC = frozenset({'ERROR_JOB_INVALID', 'ERROR_MODEL_UNSUPPORTED', 'ERROR_PROPERTY_UNAVAILABLE'})
 
 
 #: Every exit code of the calculations beside AiiDA's own. ``{...}`` is filled in by the parser.

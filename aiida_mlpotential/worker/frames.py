@@ -56,7 +56,13 @@ class Frames:
     def __post_init__(self) -> None:
         """Check shapes and offsets; values such as NaN are allowed, they fail frame by frame."""
         n_atoms, n_frames = len(self.numbers), len(self.offsets) - 1
-        shapes = {'A': (n_atoms,), 'A3': (n_atoms, 3), 'n+1': (n_frames + 1,), 'n33': (n_frames, 3, 3), 'n3': (n_frames, 3)}
+        shapes = {
+            'A': (n_atoms,),
+            'A3': (n_atoms, 3),
+            'n+1': (n_frames + 1,),
+            'n33': (n_frames, 3, 3),
+            'n3': (n_frames, 3),
+        }
         for name, (_, shape) in _LAYOUT.items():
             actual = getattr(self, name).shape
             if actual != shapes[shape]:

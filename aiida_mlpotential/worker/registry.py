@@ -1,4 +1,4 @@
-"""The pre-parameterised models: what each is, where its parameters come from, and the hash that tells they are right."""
+"""The pre-parameterised models: what each is, where its parameters come from, and the hash that proves them right."""
 
 from __future__ import annotations
 

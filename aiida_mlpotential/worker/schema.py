@@ -45,7 +45,7 @@ class Quantity:
     #: True for arrays whose float type follows the precision of the model; False for those that are always double.
     follows_precision: bool = False
     #: What a user writes under ``properties`` to get it, where that is not the name of the array.
-    property: str = ''
+    requested_as: str = ''
 
     @property
     def shape_text(self) -> str:
@@ -56,7 +56,9 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
-        Quantity('energies', 'eV', 'frame', 'always', 'Potential energy: the mean over the members.', property='energy'),
+        Quantity(
+            'energies', 'eV', 'frame', 'always', 'Potential energy: the mean over the members.', requested_as='energy'
+        ),
         Quantity('forces', 'eV/angstrom', 'atom3', 'requested', 'Forces, minus the gradient of the energy.', True),
         Quantity(
             'stress',
@@ -81,7 +83,7 @@ QUANTITIES: dict[str, Quantity] = {
 
 #: What a user may write under ``properties``, with the name of the array it stands for.
 PROPERTIES: dict[str, str] = {
-    quantity.property or quantity.name: quantity.name
+    quantity.requested_as or quantity.name: quantity.name
     for quantity in QUANTITIES.values()
     if quantity.kind in ('always', 'requested')
 }

@@ -1,6 +1,6 @@
 """Conversion factors between the units that backends use and the package's own: eV and angstrom.
 
-The constants are those of CODATA 2014 as ase and torchani use them, so that numbers agree with theirs to the last digit.
+The constants are those of CODATA 2014 as ase and torchani use them: numbers agree with theirs to the last digit.
 """
 
 from __future__ import annotations

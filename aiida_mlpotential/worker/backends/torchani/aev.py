@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .neighbors import ragged_triangle
+from .networks import LOWEST_EXPONENT
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .neighbors import HalfPairs
+    from .networks import Scratch
 
     Ints = NDArray[np.int64]
 
@@ -49,10 +51,12 @@ class Constants:
 
     @property
     def radial_features(self) -> int:
+        """Columns for each element."""
         return int(self.radial_shifts.shape[0])
 
     @property
     def angular_features(self) -> int:
+        """Columns for each pair of elements."""
         return int(self.spread_shifts.shape[1])
 
 
@@ -67,10 +71,10 @@ def read_constants(computer: Any, dtype: torch.dtype, device: str) -> Constants:
 
     radial, angular = computer.radial, computer.angular
     if type(computer) is not AEVComputer or type(radial) is not ANIRadial or type(angular) is not ANIAngular:
-        raise ValueError("The descriptor is not the one of the ANI papers.")
+        raise ValueError('The descriptor is not the one of the ANI papers.')
     for term in (radial, angular):
         if type(term.cutoff_fn) is not CutoffCosine:
-            raise ValueError(f"Cutoff function {type(term.cutoff_fn).__name__} is not understood, only the cosine is.")
+            raise ValueError(f'Cutoff function {type(term.cutoff_fn).__name__} is not understood, only the cosine is.')
 
     def column(values: Tensor) -> Tensor:
         return values.detach().to(torch.float64).view(-1, 1)
@@ -113,10 +117,6 @@ class Topology:
     side2: Tensor
     triple_blocks: Tensor
     triple_starts: Tensor
-
-    @property
-    def element_pairs(self) -> int:
-        return self.species * (self.species + 1) // 2
 
 
 def build_topology(pairs: HalfPairs, rows: Ints, elements: Ints, constants: Constants, device: str) -> Topology:
@@ -164,6 +164,20 @@ def build_topology(pairs: HalfPairs, rows: Ints, elements: Ints, constants: Cons
     )
 
 
+def descriptor_bytes(pairs: HalfPairs, atoms: int, constants: Constants, gradients: bool) -> int:
+    """Peak memory of building the vectors of a batch, and of their gradients, from counts of pairs and triples."""
+    close = pairs.distances <= constants.angular_cutoff
+    neighbours = np.bincount(pairs.first[close], minlength=atoms) + np.bincount(pairs.second[close], minlength=atoms)
+    triples = int((neighbours * (neighbours - 1) // 2).sum())
+    shifts, sections = len(constants.angular_shifts), len(constants.section_cos)
+    size = constants.radial_shifts.element_size()
+    per_pair = 300 + 6 * constants.radial_features * size
+    values = 13 + 2 * sections + 3 * shifts + 2 * constants.angular_features
+    if gradients:
+        values += 8 + sections + 2 * shifts + 3 * constants.angular_features
+    return len(pairs) * per_pair + triples * (32 + values * size)
+
+
 def _starts(blocks: Ints, count: int) -> Ints:
     """Where each block begins once they are sorted."""
     sizes = np.bincount(blocks, minlength=count)
@@ -179,7 +193,7 @@ def _sorted_triples(centres: Ints, others: Ints, atoms: int, species: int) -> tu
     # Edges are sorted by element within a centre, so the element of side1 is never above that of side2.
     offset = (centres * len(upper1)).take(side1)
     blocks = offset + pair_number.ravel().take((others * species).take(side1) + others.take(side2))
-    order = np.argsort(blocks, kind="stable")
+    order = np.argsort(blocks, kind='stable')
     return side1.take(order), side2.take(order), blocks.take(order), _starts(blocks, atoms * len(upper1))
 
 
@@ -191,19 +205,22 @@ def _sum_blocks(terms: Tensor, rows: Tensor | None, starts: Tensor) -> Tensor:
         rows = torch.arange(terms.shape[0], device=terms.device)
     if len(rows) == 0:
         return terms.new_zeros((len(starts), terms.shape[1]))
-    return torch.nn.functional.embedding_bag(rows, terms, starts, mode="sum")
+    return torch.nn.functional.embedding_bag(rows, terms, starts, mode='sum')
 
 
 class Environment:
     """The atomic environment vectors of one batch: build once, then ask for gradients as often as needed."""
 
-    def __init__(self, topology: Topology, constants: Constants, vectors: Tensor, distances: Tensor) -> None:
+    def __init__(
+        self, topology: Topology, constants: Constants, vectors: Tensor, distances: Tensor, scratch: Scratch
+    ) -> None:
         """
         :param vectors: difference vectors of the half pairs, shape ``(pairs, 3)``, float64
         :param distances: their lengths, float64
         """
         self._topology = topology
         self._constants = constants
+        self._scratch = scratch
         self._dtype = constants.radial_shifts.dtype
         self._distances = distances.to(self._dtype)
         self._units = (vectors / distances.clamp(min=1e-10)[:, None]).t()
@@ -217,7 +234,8 @@ class Environment:
         self._radial_factor = angle.cos().mul_(0.125).add_(0.125)
         self._radial_slope = angle.sin_().mul_(-0.125 * np.pi / constants.radial_cutoff)
         self._radial_offsets = self._distances - constants.radial_shifts
-        self._gaussians = self._radial_offsets.square().mul_(-constants.radial_eta).exp_()
+        self._gaussians = self._radial_offsets.square().mul_(-constants.radial_eta)
+        self._gaussians.clamp_(min=LOWEST_EXPONENT).exp_()
         terms = (self._gaussians * self._radial_factor).t().contiguous()
         summed = _sum_blocks(terms, topology.radial_pairs, topology.radial_starts)
         self.radial = summed.view(topology.atoms, -1)
@@ -242,14 +260,21 @@ class Environment:
         self._sine = (1.0 - self._cosine.square()).clamp_(min=1e-12).sqrt_()
         half = (constants.section_cos * self._cosine).addcmul_(constants.section_sin, self._sine)
         self._half_angles = half.mul_(0.5).add_(0.5).clamp_(min=1e-12)
-        self._sections = (self._half_angles.log() * constants.zeta).exp_()
+        self._sections = self._half_angles.log().mul_(constants.zeta).clamp_(min=LOWEST_EXPONENT).exp_()
         self._angular_offsets = (one[3] + two[3]).mul_(0.5) - constants.angular_shifts
-        self._shifted = self._angular_offsets.square().mul_(-constants.angular_eta).exp_()
+        self._shifted = self._angular_offsets.square().mul_(-constants.angular_eta)
+        self._shifted.clamp_(min=LOWEST_EXPONENT).exp_()
         # The factor 2 of the angular part goes along with the cutoff functions.
         self._angular_factor = (one[4] * two[4]).mul_(2.0)
-        terms = torch.mm((self._shifted * self._angular_factor).t(), constants.spread_shifts)
-        terms.mul_(torch.mm(self._sections.t(), constants.spread_sections))
+        terms = self._spread(self._shifted * self._angular_factor, constants.spread_shifts)
+        terms.mul_(self._spread(self._sections, constants.spread_sections))
         self.angular = _sum_blocks(terms, None, topology.triple_starts).view(topology.atoms, -1)
+
+    def _spread(self, factors: Tensor, columns: Tensor) -> Tensor:
+        """Repeat the rows of ``factors``, shape ``(k, triples)``, into the columns of all products."""
+        import torch
+
+        return torch.mm(factors.t(), columns, out=self._scratch.empty(factors.shape[1], columns.shape[1]))
 
     def features(self) -> Tensor:
         """All vectors, shape ``(atoms, features of the elements present)``."""
@@ -288,13 +313,14 @@ class Environment:
 
         constants, topology = self._constants, self._topology
         edges = self._edges
-        blocks = gradient.reshape(-1, constants.angular_features).index_select(0, topology.triple_blocks)
+        blocks = self._scratch.empty(len(topology.triple_blocks), constants.angular_features)
+        torch.index_select(gradient.reshape(-1, constants.angular_features), 0, topology.triple_blocks, out=blocks)
         ratio = self._cosine / self._sine
         bend = constants.section_cos - constants.section_sin * ratio
         bend.mul_(self._sections).div_(self._half_angles).mul_(0.5 * constants.zeta)
-        by_shift = torch.mm(self._sections.t(), constants.spread_sections).mul_(blocks)
+        by_shift = self._spread(self._sections, constants.spread_sections).mul_(blocks)
         value = torch.mm(constants.spread_shifts, by_shift.t()).mul_(self._shifted)
-        by_angle = torch.mm(bend.t(), constants.spread_sections).mul_(blocks)
+        by_angle = self._spread(bend, constants.spread_sections).mul_(blocks)
         turned = torch.mm(constants.spread_shifts, by_angle.t()).mul_(self._shifted)
         d_cosine = turned.sum(0).mul_(self._angular_factor).mul_(COS_DAMPING)
         d_factor = value.sum(0).mul_(2.0)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchani.arch import ANI
 
-FAMILIES = ("ani1x", "ani2x")
-SELF_ENERGIES_KEY = "energy_shifter.self_energies"
+FAMILIES = ('ani1x', 'ani2x')
+SELF_ENERGIES_KEY = 'energy_shifter.self_energies'
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,17 @@ def load_state_dict_model(path: str | Path, symbols: Sequence[str], family: str,
     :raises ValueError: if the family is unknown, or the file is no state dict of such a model
     """
     if family not in FAMILIES:
-        raise ValueError(f"Family {family!r} is unknown, use one of {', '.join(FAMILIES)}.")
+        raise ValueError(f'Family {family!r} is unknown, use one of {", ".join(FAMILIES)}.')
     if members < 1:
-        raise ValueError(f"An ensemble needs at least one member, not {members}.")
+        raise ValueError(f'An ensemble needs at least one member, not {members}.')
     state = _read_state_dict(Path(path))
     model = _assemble(tuple(symbols), family, members)
     _check_shapes(Path(path), state, model.state_dict())
     model.load_state_dict(state)
     model.eval()
     model.requires_grad_(False)
-    self_energies = state[SELF_ENERGIES_KEY].to(dtype=_float64()).cpu().numpy().copy()
+    self_energies = state[SELF_ENERGIES_KEY].double().numpy().copy()
     return LoadedModel(model, self_energies)
-
-
-def _float64() -> object:
-    import torch
-
-    return torch.float64
 
 
 def _assemble(symbols: tuple[str, ...], family: str, members: int) -> ANI:
@@ -72,29 +66,29 @@ def _assemble(symbols: tuple[str, ...], family: str, members: int) -> ANI:
     try:
         assembler.set_symbols(symbols)
         assembler.set_atomic_networks(ctor=family)
-        assembler.set_global_cutoff_fn("cosine")
+        assembler.set_global_cutoff_fn('cosine')
         assembler.set_aev_computer(angular=family, radial=family)
         assembler.set_zeros_as_self_energies()
         return assembler.assemble(members).double()
     except KeyError as error:
-        raise ValueError(f"Symbol {error} is no element.") from error
+        raise ValueError(f'Symbol {error} is no element.') from error
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location='cpu', weights_only=True)
     except OSError as error:
-        raise ValueError(f"File {path.name} cannot be read: {error.strerror or error}.") from error
+        raise ValueError(f'File {path.name} cannot be read: {error.strerror or error}.') from error
     except pickle.UnpicklingError as error:
-        raise ValueError(f"File {path.name} is damaged or holds more than tensors, it was not loaded.") from error
+        raise ValueError(f'File {path.name} is damaged or holds more than tensors, it was not loaded.') from error
     except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
-        raise ValueError(f"File {path.name} is damaged or no PyTorch file.") from error
+        raise ValueError(f'File {path.name} is damaged or no PyTorch file.') from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"File {path.name} holds no state dict.")
+        raise ValueError(f'File {path.name} holds no state dict.')
     if not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"File {path.name} holds values that are no tensors, so it is no state dict.")
+        raise ValueError(f'File {path.name} holds values that are no tensors, so it is no state dict.')
     return dict(content)
 
 
@@ -106,19 +100,19 @@ def _check_shapes(path: Path, state: Mapping[str, Tensor], expected: Mapping[str
     extra = sorted(set(state) - set(expected))
     if missing or extra:
         name = (missing or extra)[0]
-        what = "lacks" if missing else "has an unexpected"
+        what = 'lacks' if missing else 'has an unexpected'
         raise ValueError(
-            f"File {path.name} {what} parameter {name} ({len(missing)} missing, {len(extra)} unexpected): "
-            "it belongs to another model."
+            f'File {path.name} {what} parameter {name} ({len(missing)} missing, {len(extra)} unexpected): '
+            'it belongs to another model.'
         )
     for name, tensor in expected.items():
         found = state[name]
         if found.shape != tensor.shape:
             raise ValueError(
-                f"File {path.name} has parameter {name} of shape {tuple(found.shape)} "
-                f"where {tuple(tensor.shape)} is needed: it belongs to another model."
+                f'File {path.name} has parameter {name} of shape {tuple(found.shape)} '
+                f'where {tuple(tensor.shape)} is needed: it belongs to another model.'
             )
         if found.is_floating_point() != tensor.is_floating_point() or not bool(torch.isfinite(found).all()):
-            raise ValueError(f"File {path.name} has parameter {name} with values that are not finite numbers.")
+            raise ValueError(f'File {path.name} has parameter {name} with values that are not finite numbers.')
         if not tensor.is_floating_point() and not torch.equal(found, tensor):
-            raise ValueError(f"File {path.name} has {name} of other elements or another order of them.")
+            raise ValueError(f'File {path.name} has {name} of other elements or another order of them.')

@@ -7,7 +7,7 @@ may occur several times with different images, and an atom may be paired with it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def find_half_pairs(positions: Floats, offsets: Ints, cells: Floats, pbc: Bools,
     :raises ValueError: if the cell vectors of the periodic directions are linearly dependent
     """
     sizes = np.diff(offsets)
-    periodic = pbc.any(axis=1)
+    periodic = cast('Bools', pbc.any(axis=1))
     small = ~periodic & (sizes <= ALL_PAIRS_LIMIT)
     parts = [_all_pairs(positions, offsets[:-1][small], sizes[small], cutoff)]
     for index in np.flatnonzero(~small):
@@ -104,7 +104,7 @@ def _screened(positions: Floats, first: Ints, second: Ints, cutoff: float) -> Ha
     """The candidates without a periodic image that are within the cutoff."""
     vectors = positions.take(second, axis=0)
     vectors -= positions.take(first, axis=0)
-    distances = np.sqrt(np.einsum("pc,pc->p", vectors, vectors))
+    distances = np.sqrt(np.einsum('pc,pc->p', vectors, vectors))
     near = np.flatnonzero(distances <= cutoff)
     if len(near) != len(first):
         first, second = first.take(near), second.take(near)
@@ -117,7 +117,7 @@ def _tree_pairs(positions: Floats, cutoff: float) -> HalfPairs:
     from scipy.spatial import cKDTree
 
     # A slightly larger radius: the tree rounds differently from the distances that decide.
-    candidates = cKDTree(positions).query_pairs(cutoff * (1 + 1e-9), output_type="ndarray")
+    candidates = cKDTree(positions).query_pairs(cutoff * (1 + 1e-9), output_type='ndarray')
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     first, second = candidates[order].astype(np.int64).T
     return _screened(positions, np.ascontiguousarray(first), np.ascontiguousarray(second), cutoff)
@@ -127,17 +127,18 @@ def _periodic_pairs(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) 
     """Pairs of one structure that is periodic in at least one direction."""
     from ase.neighborlist import primitive_neighbor_list
 
+    search: Any = primitive_neighbor_list
     full = _completed(cell, pbc)
     # Wrapping first keeps the search bins few however far atoms have drifted; the shifts are put right below.
     fractional = np.linalg.solve(full.T, positions.T).T
     home = np.where(pbc, np.floor(fractional), 0.0)
     wrapped = positions - home @ full
-    first, second, shifts = primitive_neighbor_list("ijS", pbc, full, wrapped, cutoff * (1 + 1e-9))
+    first, second, shifts = search('ijS', pbc, full, wrapped, cutoff * (1 + 1e-9))
     upper = _is_upper(first, second, shifts)
     first, second = first[upper].astype(np.int64), second[upper].astype(np.int64)
     shifts = shifts[upper].astype(np.int64)
     vectors = wrapped[second] - wrapped[first] + shifts @ full
-    distances = np.sqrt(np.einsum("pc,pc->p", vectors, vectors))
+    distances = np.sqrt(np.einsum('pc,pc->p', vectors, vectors))
     near = np.flatnonzero(distances <= cutoff)
     first, second = first[near], second[near]
     shifts = shifts[near] + (home[first] - home[second]).astype(np.int64)
@@ -145,7 +146,7 @@ def _periodic_pairs(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) 
 
 
 def _is_upper(first: Ints, second: Ints, shifts: Ints) -> Bools:
-    """Which of two mirrored pairs to keep: the one with ``first < second``, or whose first nonzero shift is positive."""
+    """Which of two mirrored pairs to keep: ``first < second``, or for an atom's own image a shift that leads upwards."""
     leading = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     upper: Bools = (first < second) | ((first == second) & (leading > 0))
     return upper
@@ -159,7 +160,7 @@ def _completed(cell: Floats, pbc: Bools) -> Floats:
     vectors = cell[pbc]
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.all(lengths > 0) or np.linalg.svd(vectors / lengths[:, None], compute_uv=False)[-1] < 1e-6:
-        raise ValueError("The cell vectors of the periodic directions are linearly dependent.")
+        raise ValueError('The cell vectors of the periodic directions are linearly dependent.')
     full = np.zeros((3, 3))
     full[pbc] = vectors
     missing = 3 - len(vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,45 @@ if TYPE_CHECKING:
 
 #: alpha of torchani's TightCELU activation.
 CELU_ALPHA = 0.1
+#: Exponentials below exp(-40) count as that: it is lost beside 1 even in float64, while denormal numbers, which
+#: products of smaller ones become, slow matrix products down manifold.
+LOWEST_EXPONENT = -40.0
+#: Scratch memory beyond this is given back after use, bytes.
+KEPT_SCRATCH = 1 << 29
+
+
+class Scratch:
+    """One piece of memory for the large intermediates of batch after batch.
+
+    Fresh memory costs more than the arithmetic done on it, because the system has to map and clear its pages.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        self._dtype = dtype
+        self._device = device
+        self._pool: Tensor | None = None
+        self._used = 0
+
+    def reset(self) -> None:
+        """Reuse all memory handed out so far; none of those tensors may be in use any longer."""
+        import torch
+
+        size = 0 if self._pool is None else len(self._pool)
+        wanted = min(self._used + self._used // 8, KEPT_SCRATCH // self._dtype.itemsize)
+        if wanted > size and self._used > size:
+            self._pool = torch.empty(wanted, dtype=self._dtype, device=self._device)
+        self._used = 0
+
+    def empty(self, *shape: int) -> Tensor:
+        """A tensor with arbitrary content, valid until the next :meth:`reset`."""
+        import torch
+
+        size = math.prod(shape)
+        begin = self._used
+        self._used += -(-size // 32) * 32
+        if self._pool is None or self._used > len(self._pool):
+            return torch.empty(shape, dtype=self._dtype, device=self._device)
+        return self._pool[begin : begin + size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -35,59 +75,71 @@ class ElementNetworks:
 
     @property
     def members(self) -> int:
+        """Number of ensemble members."""
         return int(self.final_weight.shape[0])
+
+    def values_per_atom(self, width: int, gradients: bool, each_member: bool) -> int:
+        """How many numbers an evaluation holds for each atom with vectors of this width."""
+        hidden = self.final_weight.shape[1] + sum(weight.shape[1] for weight in self.weights[1:])
+        values = 2 * self.members * hidden + 3 * width
+        if gradients:
+            values += self.members * (hidden - self.final_weight.shape[1]) + 2 * width
+        if each_member:
+            values += self.members * width
+        return int(values)
 
     def restricted(self, columns: Tensor) -> ElementNetworks:
         """The same networks for inputs of which only these columns are given, all others being zero."""
         first = self.weights[0].index_select(0, columns)
         return ElementNetworks((first, *self.weights[1:]), self.biases, self.final_weight, self.final_bias)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, features: Tensor, scratch: Scratch) -> tuple[Tensor, list[Tensor]]:
         """Atomic energies, shape ``(members, atoms)``, and the derivatives of the activations for the backward pass."""
         import torch
 
         atoms, members = features.shape[0], self.members
-        hidden = torch.addmm(self.biases[0], features, self.weights[0])
-        slopes = [_activate(hidden)]
+        hidden = scratch.empty(atoms, self.weights[0].shape[1])
+        torch.addmm(self.biases[0], features, self.weights[0], out=hidden)
+        slopes = [_activate(hidden, scratch).view(atoms, members, -1).transpose(0, 1)]
         hidden = hidden.view(atoms, members, -1).transpose(0, 1)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            slopes.append(_activate(hidden))
+            output = scratch.empty(members, atoms, weight.shape[2])
+            hidden = torch.baddbmm(bias, hidden, weight, out=output)
+            slopes.append(_activate(hidden, scratch))
         energies = torch.baddbmm(self.final_bias[:, None, None], hidden, self.final_weight[:, :, None])
         return energies[:, :, 0], slopes
 
-    def backward(self, slopes: Sequence[Tensor], each_member: bool) -> Tensor:
+    def backward(self, slopes: Sequence[Tensor], each_member: bool, scratch: Scratch) -> Tensor:
         """Gradient of the atomic energies with respect to the features.
 
-        :param slopes: from :meth:`forward`
+        :param slopes: from :meth:`forward`; overwritten
         :param each_member: for every member, shape ``(members, atoms, features)``, rather than for their mean,
             ``(atoms, features)``
         """
         import torch
 
-        members = self.members
+        members, atoms = self.members, slopes[0].shape[1]
         scaled = self.final_weight if each_member else self.final_weight / members
-        if len(slopes) == 1:
-            gradient = slopes[0].view(slopes[0].shape[0], members, -1).transpose(0, 1) * scaled[:, None, :]
-        else:
-            gradient = slopes[-1] * scaled[:, None, :]
+        gradient = slopes[-1].mul_(scaled[:, None, :])
         for layer in range(len(self.weights) - 1, 0, -1):
-            gradient = torch.bmm(gradient, self.weights[layer].transpose(1, 2))
-            slope = slopes[layer - 1]
-            gradient *= slope.view(slope.shape[0], members, -1).transpose(0, 1) if layer == 1 else slope
+            weight = self.weights[layer]
+            output = scratch.empty(members, atoms, weight.shape[1])
+            gradient = torch.bmm(gradient, weight.transpose(1, 2), out=output).mul_(slopes[layer - 1])
         inputs = self.weights[0].shape[0]
         first = self.weights[0].view(inputs, members, -1)
         if each_member:
-            return torch.bmm(gradient, first.permute(1, 2, 0))
-        total = torch.mm(gradient[0], first[:, 0].t())
+            return torch.bmm(gradient, first.permute(1, 2, 0), out=scratch.empty(members, atoms, inputs))
+        total = torch.mm(gradient[0], first[:, 0].t(), out=scratch.empty(atoms, inputs))
         for member in range(1, members):
             total.addmm_(gradient[member], first[:, member].t())
         return total
 
 
-def _activate(scaled: Tensor) -> Tensor:
+def _activate(scaled: Tensor, scratch: Scratch) -> Tensor:
     """Apply the scaled activation in place and return its derivative."""
-    slope = scaled.clamp(max=0.0).exp_()
+    import torch
+
+    slope = torch.clamp(scaled, min=LOWEST_EXPONENT, max=0.0, out=scratch.empty(*scaled.shape)).exp_()
     scaled.clamp_(min=0.0).add_(slope)
     return slope
 
@@ -103,10 +155,10 @@ def stack_networks(networks: Sequence[Any], dtype: torch.dtype, device: str) -> 
     layers = [_linear_layers(network) for network in networks]
     shapes = {tuple(tuple(weight.shape) for weight, _ in member) for member in layers}
     if len(shapes) != 1:
-        raise ValueError("The members of the ensemble have networks of different shapes.")
+        raise ValueError('The members of the ensemble have networks of different shapes.')
     depth = len(layers[0])
     if depth < 2 or layers[0][-1][0].shape[0] != 1:
-        raise ValueError("The atomic networks need at least one hidden layer and exactly one output.")
+        raise ValueError('The atomic networks need at least one hidden layer and exactly one output.')
     weights, biases = [], []
     for index in range(depth):
         weight = torch.stack([member[index][0] for member in layers]).transpose(1, 2)
@@ -132,13 +184,13 @@ def _linear_layers(network: Any) -> list[tuple[Tensor, Tensor]]:
     from torchani.nn import AtomicNetwork, TightCELU
 
     if type(network) is not AtomicNetwork:
-        raise ValueError(f"Atomic networks of type {type(network).__name__} are not understood.")
+        raise ValueError(f'Atomic networks of type {type(network).__name__} are not understood.')
     if type(network.activation) is not TightCELU:
-        raise ValueError(f"Activation {type(network.activation).__name__} is not understood, only TightCELU is.")
+        raise ValueError(f'Activation {type(network.activation).__name__} is not understood, only TightCELU is.')
     layers = []
     for layer in (*network.layers, network.final_layer):
         if type(layer) is not torch.nn.Linear:
-            raise ValueError(f"Network layers of type {type(layer).__name__} are not understood.")
+            raise ValueError(f'Network layers of type {type(layer).__name__} are not understood.')
         weight = layer.weight.detach().to(torch.float64)
         bias = weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias.detach().to(torch.float64)
         layers.append((weight, bias))

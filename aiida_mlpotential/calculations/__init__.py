@@ -1,0 +1,1 @@
+"""Calculation jobs: nodes in, one job file and one array file out."""

@@ -1,0 +1,233 @@
+"""What all calculation jobs share: inputs, their checks, and the files that go to the computer."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.common import datastructures
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob, CalcJobProcessSpec
+
+from aiida_mlpotential import __version__
+from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.results import ResultsData
+from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker import schema
+from aiida_mlpotential.worker.backends import get_backend
+from aiida_mlpotential.worker.checks import check_frames, explain
+from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
+from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.parameters import validate_parameters, with_defaults
+
+from .archive import worker_archive
+
+#: How the worker comes to the computer; see ``metadata.options.worker``.
+WORKERS = ('upload', 'installed')
+
+
+def frames_of(structure: orm.StructureData) -> Frames:
+    """Return a single structure as a set of one frame."""
+    return Frames.from_ase([structure.get_ase()], labels=(structure.label,) if structure.label else ())
+
+
+def _validate_parameters(node: orm.Dict | None, _: Any) -> str | None:
+    return validate_parameters(node.get_dict()) if node is not None else None
+
+
+def _validate_worker(value: str, _: Any) -> str | None:
+    return None if value in WORKERS else f'metadata.options.worker is {value!r}; allowed are {", ".join(WORKERS)}.'
+
+
+def _validate_structure(node: orm.StructureData | None, _: Any) -> str | None:
+    if node is not None and (node.is_alloy or node.has_vacancies):
+        return 'structure: it has sites with mixed or partial occupation; make every site one atom first.'
+    return None
+
+
+def validate_inputs(inputs: dict[str, Any], _: Any) -> str | None:
+    """Return what makes the inputs, taken together, impossible to compute; ``None`` if nothing does."""
+    model: ModelData | None = inputs.get('model')
+    if model is None:  # the port itself complains, or is not part of a workflow that wraps this process
+        return None
+    structure, structures = inputs.get('structure'), inputs.get('structures')
+    if (structure is None) == (structures is None):
+        return 'give either `structure` (one StructureData) or `structures` (a StructureSetData), and not both.'
+    parameters = with_defaults(inputs['parameters'].get_dict() if 'parameters' in inputs else {})
+    checks = (
+        _validate_properties(model, parameters),
+        _validate_parent(inputs),
+        _validate_periodic(structure, structures, parameters),
+    )
+    for message in checks:
+        if message:
+            return message
+    if structure is not None:
+        return _validate_single(structure, model, parameters)
+    assert isinstance(structures, StructureSetData)  # noqa: S101 - for the type checker; the port guarantees it
+    return _validate_elements(structures, model)
+
+
+def _validate_properties(model: ModelData, parameters: dict[str, Any]) -> str | None:
+    available = get_backend(model.backend).properties
+    missing = sorted(set(parameters['properties']) - available)
+    if missing:
+        return (
+            f'parameters: properties = {parameters["properties"]}: the backend {model.backend} of {model.name} '
+            f'has no {", ".join(missing)}; it has {", ".join(sorted(available))}.'
+        )
+    return None
+
+
+def _validate_parent(inputs: dict[str, Any]) -> str | None:
+    parent, code = inputs.get('parent_folder'), inputs.get('code')
+    if parent is not None and code is not None and parent.computer.pk != code.computer.pk:
+        return (
+            f'parent_folder lies on the computer {parent.computer.label}, the code on {code.computer.label}: '
+            'a job can only be continued where it ran.'
+        )
+    return None
+
+
+def _validate_periodic(
+    structure: orm.StructureData | None, structures: StructureSetData | None, parameters: dict[str, Any]
+) -> str | None:
+    if 'stress' not in parameters['properties']:
+        return None
+    periodic = all(structure.pbc) if structure is not None else structures is not None and structures.periodic
+    if periodic:
+        return None
+    return 'parameters: properties asks for the stress, but no structure is periodic: leave it out.'
+
+
+def _validate_single(structure: orm.StructureData, model: ModelData, parameters: dict[str, Any]) -> str | None:
+    """Say at once what the worker would say of a single structure."""
+    frames = frames_of(structure)
+    minimum = parameters['minimum_distance']
+    status = int(check_frames(frames, model.elements, minimum)[0])
+    if status == FrameStatus.PENDING:
+        return None
+    return f'structure: {explain(frames, 0, status, model.elements, minimum)}.'
+
+
+def _validate_elements(structures: StructureSetData, model: ModelData) -> str | None:
+    """Refuse a set of which not one structure can be evaluated; a few bad ones fail on their own, later."""
+    if model.elements is None or set(structures.elements) <= set(model.elements):
+        return None
+    if np.any(check_frames(structures.get_frames(), model.elements) == FrameStatus.PENDING):
+        return None
+    return (
+        f'structures: every structure has an element that {model.name} does not know; '
+        f'it knows {", ".join(model.elements)}.'
+    )
+
+
+class MlpotentialCalculation(CalcJob):
+    """Base of all calculation jobs; a subclass names its task and adds the outputs of its own."""
+
+    #: Tied to the results, not to the code: a test fails when the worker changes and nobody decided about this number.
+    CACHE_VERSION = schema.RESULTS_VERSION
+    #: Name of the task in the worker.
+    TASK: str
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Declare inputs, outputs and exit codes."""
+        super().define(spec)
+        spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
+        spec.input(
+            'structure',
+            valid_type=orm.StructureData,
+            required=False,
+            validator=_validate_structure,
+            help='One structure; for more use `structures`.',
+        )
+        spec.input(
+            'structures', valid_type=StructureSetData, required=False, help='Any number of structures, as one node.'
+        )
+        spec.input(
+            'parameters',
+            valid_type=orm.Dict,
+            required=False,
+            serializer=orm.to_aiida_type,
+            validator=_validate_parameters,
+            help='What to compute, and how: see the table of parameters in the documentation.',
+        )
+        spec.input(
+            'parent_folder',
+            valid_type=orm.RemoteData,
+            required=False,
+            help='Work directory of an earlier run of the same job: its results are kept, only the rest is computed.',
+        )
+        spec.inputs.validator = validate_inputs  # type: ignore[assignment]
+        options = spec.inputs['metadata']['options']  # type: ignore[index]
+        options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
+        options['resources'].required = False
+        options['withmpi'].default = False
+        options['scheduler_stdout'].default = '_scheduler-stdout.txt'
+        spec.input(
+            'metadata.options.worker',
+            valid_type=str,
+            default='upload',
+            validator=_validate_worker,
+            help='`upload`: send the worker with the job; the code is a Python with the backend library. '
+            '`installed`: the code is the script aiida-mlpotential-worker on the computer.',
+        )
+        spec.output('results', valid_type=ResultsData, required=False, help='Results of all structures, as arrays.')
+        spec.output('output_parameters', valid_type=orm.Dict, help='Summary: numbers to query, settings, versions.')
+        spec.default_output_node = 'output_parameters'
+        for code in EXIT_CODES:
+            spec.exit_code(code.status, code.label, message=code.message, invalidates_cache=code.invalidates_cache)
+
+    def prepare_for_submission(self, folder: Folder) -> datastructures.CalcInfo:
+        """Write the job file, and list what to copy."""
+        model: ModelData = self.inputs.model
+        calcinfo = datastructures.CalcInfo()
+        calcinfo.local_copy_list = model.copy_list()
+        if 'structures' in self.inputs:
+            structures: StructureSetData = self.inputs.structures
+            frames_sha256 = structures.sha256
+            calcinfo.local_copy_list.append((structures.uuid, structures.FILE, schema.FRAMES_FILE))
+        else:
+            content = io.BytesIO()
+            frames_of(self.inputs.structure).write(content)
+            frames_sha256 = sha256_of(content.getvalue())
+            folder.create_file_from_filelike(io.BytesIO(content.getvalue()), schema.FRAMES_FILE, mode='wb')
+        job = schema.JobSpec(
+            task=self.TASK,
+            model=model.to_spec(),
+            parameters=self.inputs.parameters.get_dict() if 'parameters' in self.inputs else {},
+            frames_sha256=frames_sha256,
+            plugin_version=__version__,
+        )
+        folder.create_file_from_filelike(io.StringIO(job.to_json()), schema.JOB_FILE, mode='w', encoding='utf-8')
+
+        codeinfo = datastructures.CodeInfo()
+        codeinfo.code_uuid = self.inputs.code.uuid
+        codeinfo.cmdline_params = [schema.JOB_FILE]
+        codeinfo.stdout_name = schema.STDOUT_FILE
+        codeinfo.stderr_name = schema.STDERR_FILE
+        if self.inputs.metadata.options.worker == 'upload':
+            folder.create_file_from_filelike(io.BytesIO(worker_archive()), schema.WORKER_FILE, mode='wb')
+            codeinfo.cmdline_params.insert(0, schema.WORKER_FILE)
+        calcinfo.codes_info = [codeinfo]
+        calcinfo.remote_copy_list = self._resume_list()
+        calcinfo.retrieve_list = [
+            schema.RESULTS_FILE,
+            schema.SUMMARY_FILE,
+            schema.STDOUT_FILE,
+            schema.STDERR_FILE,
+            schema.ARRAYS_DIRECTORY,
+        ]
+        return calcinfo
+
+    def _resume_list(self) -> list[tuple[str, str, str]]:
+        """Return what to copy from the work directory of an earlier run; the worker checks that it fits."""
+        parent: orm.RemoteData | None = self.inputs.get('parent_folder')
+        if parent is None:
+            return []
+        path = parent.get_remote_path()
+        names = (schema.RESULTS_FILE, schema.ARRAYS_DIRECTORY)
+        return [(parent.computer.uuid, f'{path}/{name}', name) for name in names]

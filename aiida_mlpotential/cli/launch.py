@@ -1,0 +1,144 @@
+"""``aiida-mlpotential launch``: calculations from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from aiida.cmdline.utils import echo
+
+from aiida_mlpotential.worker.parameters import validate_parameters
+from aiida_mlpotential.worker.registry import PRETRAINED
+
+from . import codes, params, reports
+from .models import find_installed, install_model
+from .progress import Steps
+
+if TYPE_CHECKING:
+    from aiida_mlpotential.data.model import ModelData
+    from aiida_mlpotential.data.structures import StructureSetData
+
+#: Command line options that become ``metadata.options`` of the calculation.
+_SCHEDULER_OPTIONS = ('max_wallclock_seconds', 'queue_name', 'account')
+
+
+@click.group('launch', cls=params.ProfileGroup)
+def launch() -> None:
+    """Launch calculations."""
+
+
+@launch.command('single-point')
+@click.argument('file', type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@params.MODEL
+@params.CODE
+@click.option(
+    '-i', '--index', default=':', show_default=True, help='Frames of the file, as ASE writes it: `0`, `-10:`.'
+)
+@click.option('-f', '--format', 'file_format', help='Format, as ASE calls it. [default: by the name of the file]')
+@params.parameter_options
+@click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.')
+@click.option(
+    '-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='Also write an extended XYZ file.'
+)
+@click.option('-w', '--max-wallclock-seconds', type=click.IntRange(min=1), help='Time limit for the scheduler.')
+@click.option('-q', '--queue', 'queue_name', help='Queue or partition of the scheduler.')
+@click.option('--account', help='Account that the scheduler charges.')
+@params.with_profile
+def single_point(file: Path, index: str, file_format: str | None, **arguments: Any) -> None:
+    """Energies, forces and their spread for the structures of FILE, in any format that ASE reads."""
+    parameters = params.collect_parameters(arguments)
+    message = validate_parameters(parameters)
+    if message is not None:
+        raise click.ClickException(message)
+    daemon, output = arguments['daemon'], arguments['output']
+    if daemon and output is not None:
+        raise click.UsageError('--output needs the results, for which --daemon does not wait.')
+    if output is not None and not output.resolve().parent.is_dir():
+        raise click.BadParameter(f'the directory {output.resolve().parent} does not exist.', param_hint='--output')
+    code = codes.find_code(arguments['code'])
+    structures = read_structures(file, index, file_format)
+    inputs = make_inputs(structures, find_model(arguments['model']), parameters)
+    inputs['code'] = code
+    inputs['metadata'] = {'options': {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}}
+    if daemon:
+        _submit(inputs)
+    else:
+        _run(inputs, structures, output)
+
+
+def read_structures(file: Path, index: str, file_format: str | None) -> StructureSetData:
+    """Return the structures of a file, unstored; what cannot be read is one sentence with the cause."""
+    from aiida_mlpotential.data.structures import StructuresError, StructureSetData
+
+    try:
+        return StructureSetData.from_file(file, index=index, format=file_format)
+    except (StructuresError, OSError) as exception:
+        raise click.ClickException(f'structures: {exception}.') from exception
+
+
+def find_model(identifier: str) -> ModelData:
+    """Return a model by name, installing a published one where the profile has none, or by PK or UUID."""
+    name = params.find_model_name(identifier)
+    if name is None:
+        return params.load_model_node(identifier)
+    return find_installed(PRETRAINED[name]) or install_model(name, Steps())
+
+
+def make_inputs(structures: StructureSetData, model: ModelData, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a calculation; one structure becomes a ``StructureData``, which other plugins know too."""
+    from aiida_mlpotential.data.structures import StructuresError
+
+    inputs: dict[str, Any] = {'model': model}
+    if len(structures) == 1:
+        try:
+            inputs['structure'] = structures.get_structure(0)
+        except StructuresError as exception:
+            raise click.ClickException(f'{exception}.') from exception
+    else:
+        inputs['structures'] = structures
+    if parameters:
+        inputs['parameters'] = parameters
+    return inputs
+
+
+def _submit(inputs: dict[str, Any]) -> None:
+    from aiida.common.exceptions import InvalidOperation
+    from aiida.engine import submit
+
+    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+
+    try:
+        node = submit(SinglePointCalculation, inputs)
+    except (ValueError, InvalidOperation, ConnectionError) as exception:
+        raise click.ClickException(first_line(exception)) from exception
+    echo.echo_success(f'submitted SinglePointCalculation<{node.pk}> to the daemon.')
+    echo.echo(f'Follow it with `verdi process status {node.pk}`, and read it with `verdi process show {node.pk}`.')
+
+
+def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:
+    from aiida.engine import run_get_node
+
+    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+
+    number = len(structures)
+    with Steps().step(f'{number} structure{"" if number == 1 else "s"} with {inputs["model"].name}') as step:
+        try:
+            _, node = run_get_node(SinglePointCalculation, inputs)
+        except ValueError as exception:  # an input that the calculation refuses
+            raise click.ClickException(first_line(exception)) from exception
+        step.result = f'SinglePointCalculation<{node.pk}> {"finished" if node.is_finished_ok else "failed"}'
+    if 'results' in node.outputs:
+        click.echo(reports.format_results(node.outputs.results, structures))
+        if output is not None:
+            node.outputs.results.write_extxyz(output, structures)
+            click.echo(f'Wrote {output}.')
+    reports.fail_unless_finished(node)
+
+
+def first_line(exception: Exception) -> str:
+    """Return what is wrong with an input, without the path through the ports that AiiDA puts before it."""
+    text = str(exception).strip()
+    if text.startswith('Error occurred validating port'):
+        text = text.partition("': ")[2] or text
+    return text.splitlines()[0] if text else type(exception).__name__

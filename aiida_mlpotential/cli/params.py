@@ -1,0 +1,139 @@
+"""Options and arguments that several commands share, and the commands' own classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+from aiida.cmdline.groups.verdi import VerdiCommand, VerdiCommandGroup, VerdiContext
+from aiida.cmdline.params import options, types
+from aiida.common.exceptions import AiidaException
+
+from aiida_mlpotential.worker.parameters import PARAMETERS
+from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
+
+if TYPE_CHECKING:
+    from aiida_mlpotential.data.model import ModelData
+
+Command = Callable[..., Any]
+
+MODEL_NAMES = ', '.join(PRETRAINED)
+
+
+class ProfileCommand(VerdiCommand):
+    """A command in the style of ``verdi`` that is no member of a group in that style."""
+
+    context_class = VerdiContext
+
+
+class ProfileGroup(VerdiCommandGroup):
+    """A group in the style of ``verdi``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        settings = {'help_option_names': ['-h', '--help'], 'max_content_width': 110}
+        super().__init__(*args, context_settings=kwargs.pop('context_settings', settings), **kwargs)
+
+
+PROFILE = options.PROFILE(type=types.ProfileParamType(load_profile=True), expose_value=False)
+
+CODE = options.CODE(
+    type=types.CodeParamType(),
+    help='Code to run on, by ID, UUID or label. [default: the one made by `aiida-mlpotential setup`]',
+)
+
+MODEL = click.option(
+    '-M',
+    '--model',
+    metavar='NAME|ID',
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help=f'Model: {MODEL_NAMES}, or the PK or UUID of a model in the profile.',
+)
+
+
+def with_profile(command: Command) -> Command:
+    """Give a command the option ``--profile``, and load its storage before it runs."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        load_storage()
+        return command(*args, **kwargs)
+
+    decorated: Command = PROFILE(wrapper)
+    return decorated
+
+
+def load_storage() -> None:
+    """Load the storage of the chosen or the default profile; failing that, say in one sentence what to do."""
+    from aiida.manage import get_manager
+    from aiida.manage.configuration import get_config
+
+    manager = get_manager()
+    if manager.get_profile() is None and get_config(create=True).default_profile_name is None:
+        raise click.ClickException(
+            'there is no AiiDA profile: make one with `verdi presto`; `aiida-mlpotential demo` needs none.'
+        )
+    try:
+        manager.load_profile()
+        manager.get_profile_storage()
+    except AiidaException as exception:
+        raise click.ClickException(f'the AiiDA profile cannot be loaded: {exception}') from exception
+
+
+#: How the command line spells the value of each parameter; those not named here are texts.
+_PARAMETER_TYPES: dict[str, Any] = {
+    'minimum_distance': float,
+    'num_threads': int,
+    'batch_atoms': int,
+    'memory_limit': int,
+}
+
+
+def parameter_options(command: Command) -> Command:
+    """Give a command one option for each key of the parameters of a calculation; the worker knows the defaults."""
+    for parameter in reversed(PARAMETERS.values()):
+        flag = '--' + parameter.name.replace('_', '-')
+        help_text = f'{parameter.help} Allowed: {parameter.allowed}.'
+        settings: dict[str, Any] = {'default': None, 'help': help_text}
+        if parameter.name == 'properties':
+            settings.update(multiple=True, help=f'{help_text} Repeat the option for each.', default=())
+            flag = '--property'
+        elif isinstance(parameter.default, bool):
+            settings.update(is_flag=True)
+        else:
+            settings.update(type=_PARAMETER_TYPES.get(parameter.name, str))
+        command = click.option(flag, parameter.name, **settings)(command)
+    return command
+
+
+def collect_parameters(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that were given on the command line, without those left to their default."""
+    given = {name: values[name] for name in PARAMETERS if values.get(name) not in (None, ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
+def find_model_name(identifier: str) -> str | None:
+    """Return the name of a pre-parameterised model as the registry spells it, or ``None`` if it is none."""
+    simplified = identifier.lower().replace('-', '').replace('_', '')
+    return next((name for name in PRETRAINED if name.lower().replace('-', '') == simplified), None)
+
+
+def load_model_node(identifier: str) -> ModelData:
+    """Return the model with a PK or UUID; failing that, say in one sentence which names there are."""
+    from aiida import orm
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+
+    from aiida_mlpotential.data.model import ModelData
+
+    try:
+        node = orm.load_node(identifier)
+    except (NotExistent, MultipleObjectsError, ValueError):
+        raise click.ClickException(
+            f'there is no model {identifier!r}: name one of {MODEL_NAMES}, or give the PK or UUID of a model in the '
+            'profile (`aiida-mlpotential models list --all`).'
+        ) from None
+    if not isinstance(node, ModelData):
+        raise click.ClickException(f'node {identifier} is a {type(node).__name__}, not a ModelData.')
+    return node

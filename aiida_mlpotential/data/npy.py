@@ -1,0 +1,138 @@
+"""Check ``.npy`` files in a repository by their headers, and read them in pieces, without ever unpickling anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from aiida.orm.nodes.repository import NodeRepository
+
+from aiida_mlpotential.worker.schema import QUANTITIES
+
+Array = npt.NDArray[Any]
+
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_BLOCK_ROWS = 1 << 18
+
+
+class ResultsError(ValueError):
+    """The arrays are no results; one sentence says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NpyFile:
+    """A ``.npy`` file whose header and size are right."""
+
+    repository: NodeRepository
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    data_start: int
+
+    @classmethod
+    def inspect(cls, repository: NodeRepository, path: str, name: str) -> NpyFile:
+        """Read and check the header.
+
+        :raises ResultsError: if the file is missing, truncated or no ``.npy`` of the expected type
+        """
+        try:
+            with repository.open(path, 'rb') as handle:
+                version = np.lib.format.read_magic(handle)
+                shape, fortran_order, dtype = _HEADER_READERS[version](handle)
+                start = handle.tell()
+        except FileNotFoundError:
+            raise ResultsError(f'the array {name}.npy is missing') from None
+        except Exception as exception:  # a damaged header raises many types, from tokenize errors to EOFError
+            raise ResultsError(f'{name}.npy is no array file: {type(exception).__name__}: {exception}') from None
+        expected = expected_dtypes(name)
+        if dtype.hasobject or dtype.str not in expected:
+            raise ResultsError(f'{name}.npy holds values of type {dtype.str}, expected {" or ".join(expected)}')
+        if any(length < 0 for length in shape):
+            raise ResultsError(f'{name}.npy has the impossible shape {shape}')
+        file = cls(repository, path, name, tuple(shape), dtype, bool(fortran_order), start)
+        size = repository.get_object_size(path)
+        if size != file.size:
+            reason = 'truncated' if size < file.size else 'too long'
+            raise ResultsError(f'{name}.npy is {reason}: {size} bytes, expected {file.size} for the shape {shape}')
+        return file
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes that header and values take."""
+        return self.data_start + math.prod(self.shape) * self.dtype.itemsize
+
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """Open the file for reading."""
+        return self.repository.open(self.path, 'rb')
+
+    def load(self) -> Array:
+        """Return the whole array."""
+        with self.open() as handle:
+            values: Array = np.load(handle, allow_pickle=False)
+        return values
+
+
+def expected_dtypes(name: str) -> tuple[str, ...]:
+    """Return the types that an array of the results may have, as numpy writes them."""
+    special = {'status': ('|i1',), 'offsets': ('<i8',)}
+    if name in special:
+        return special[name]
+    return ('<f8', '<f4') if QUANTITIES[name].follows_precision else ('<f8',)
+
+
+def check_offsets(offsets: Array) -> Array:
+    """Return the offsets if they rise from 0.
+
+    :raises ResultsError: if they do not
+    """
+    if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        raise ResultsError('offsets.npy must rise from 0 and have one value more than there are structures')
+    return offsets
+
+
+def check_shapes(files: Mapping[str, NpyFile], n_frames: int, n_atoms: int) -> None:
+    """Check the shape of every array against the numbers of structures and atoms.
+
+    :raises ResultsError: if one does not fit
+    """
+    shapes = {'frame': (n_frames,), 'frame33': (n_frames, 3, 3), 'atom3': (n_atoms, 3)}
+    for name, file in files.items():
+        if name == 'offsets':
+            continue
+        kind = QUANTITIES[name].shape if name in QUANTITIES else 'frame'
+        if kind == 'member':
+            fits = len(file.shape) == 2 and file.shape[0] >= 1 and file.shape[1] == n_frames
+        else:
+            fits = file.shape == shapes[kind]
+        if not fits:
+            expected = f'(members, {n_frames})' if kind == 'member' else shapes[kind]
+            raise ResultsError(f'{name}.npy has shape {file.shape}, expected {expected} for {n_frames} structures')
+
+
+def largest_norm(file: NpyFile, mask: npt.NDArray[np.bool_]) -> float | None:
+    """Return the length of the longest row of an ``(A, 3)`` array where the mask ``(A,)`` is true, block by block.
+
+    :return: ``None`` if there is no such finite row
+    """
+    if file.fortran_order and file.shape[0] > 1:
+        raise ResultsError(f'{file.name}.npy is in Fortran order, expected rows of three')
+    largest = -1.0
+    with file.open() as handle:
+        handle.seek(file.data_start)
+        for start in range(0, len(mask), _BLOCK_ROWS):
+            chosen = mask[start : start + _BLOCK_ROWS]
+            block = handle.read(len(chosen) * 3 * file.dtype.itemsize)
+            rows = np.frombuffer(block, dtype=file.dtype).reshape(-1, 3)[chosen]
+            norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+            largest = max(largest, float(np.max(norms, where=np.isfinite(norms), initial=-1.0)))
+    return None if largest < 0 else largest

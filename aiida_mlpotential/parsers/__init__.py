@@ -1,0 +1,1 @@
+"""Parsers: retrieved files in, nodes and exit codes out."""

@@ -1,0 +1,167 @@
+"""What all parsers share: reading the results file, storing the arrays, and finding the exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.engine import ExitCode
+from aiida.parsers import Parser
+
+from aiida_mlpotential.data.results import ResultsData, ResultsError
+from aiida_mlpotential.worker import schema
+from aiida_mlpotential.worker.errors import LABELS, FrameStatus
+
+#: So many failed structures are named in the output parameters; the results have all of them.
+MAX_FAILURES = 20
+#: Keys of the results file that go to the output parameters as they are.
+_COPIED = (
+    'task',
+    'units',
+    'precision',
+    'device',
+    'num_threads',
+    'batch_atoms',
+    'versions',
+    'worker_command',
+    'timings',
+    'notes',
+)
+
+
+class MlpotentialParser(Parser):
+    """Turns results files into nodes; everything it reads has been retrieved."""
+
+    CACHE_VERSION = schema.RESULTS_VERSION
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        """Store whatever there is, then say what went wrong, if anything did."""
+        info = self._read_info()
+        if isinstance(info, ExitCode):
+            return self._unless_scheduler_spoke(info)
+        try:
+            results = self._read_results(info)
+        except ResultsError as exception:
+            self._output(info, None)
+            return self._unless_scheduler_spoke(self._failure('ERROR_RESULTS_INVALID', str(exception)))
+        if results is not None:
+            self.out('results', results)
+        self._output(info, results)
+        exit_code = self._exit_code(info, results)
+        return None if exit_code is None else self._unless_scheduler_spoke(exit_code)
+
+    def summarize(self, results: ResultsData) -> dict[str, Any]:
+        """Return what the task adds to the output parameters; a subclass may say more."""
+        return {}
+
+    def _failure(self, label: str, detail: str) -> ExitCode:
+        exit_code: ExitCode = getattr(self.exit_codes, label)
+        return exit_code.format(detail=detail.rstrip('.'))
+
+    def _unless_scheduler_spoke(self, exit_code: ExitCode) -> ExitCode:
+        """Keep the verdict of the scheduler (out of memory or time, node failure), which knows the cause better."""
+        status = self.node.exit_status
+        if status:
+            return ExitCode(status, f'{self.node.exit_message} [{exit_code.message}]')
+        return exit_code
+
+    def _read_info(self) -> dict[str, Any] | ExitCode:
+        """Return the content of the results file, or why there is none."""
+        try:
+            text = self.retrieved.base.repository.get_object_content(schema.RESULTS_FILE, mode='r')
+            info = json.loads(text)
+        except FileNotFoundError:
+            return self._failure('ERROR_RESULTS_MISSING', self._last_words() or 'it was never started')
+        except ValueError as exception:
+            return self._failure('ERROR_RESULTS_INVALID', f'{schema.RESULTS_FILE}: {exception}')
+        if not isinstance(info, dict) or not isinstance(info.get('format_version'), int):
+            return self._failure('ERROR_RESULTS_INVALID', f'{schema.RESULTS_FILE} has no format version')
+        if info['format_version'] > schema.FORMAT_VERSION:
+            return self._failure(
+                'ERROR_RESULTS_VERSION',
+                f'format {info["format_version"]}, this plugin reads up to {schema.FORMAT_VERSION}: update it',
+            )
+        return info
+
+    def _last_words(self) -> str:
+        """Return the last line that the worker or the shell wrote on standard error."""
+        names = [schema.STDERR_FILE, self.node.get_option('scheduler_stderr')]
+        for name in names:
+            if name and name in self.retrieved.base.repository.list_object_names():
+                lines = self.retrieved.base.repository.get_object_content(name, mode='r').strip().splitlines()
+                if lines:
+                    return f'{name}: {lines[-1][:300]}'
+        return ''
+
+    def _read_results(self, info: dict[str, Any]) -> ResultsData | None:
+        """Return the results node, unless the worker ended before it had made its files."""
+        if schema.ARRAYS_DIRECTORY not in self.retrieved.base.repository.list_object_names():
+            return None
+        if 'counts' not in info and info.get('state') in ('starting', 'failed'):
+            return None
+        return ResultsData.from_folder(self.retrieved, info)
+
+    def _output(self, info: dict[str, Any], results: ResultsData | None) -> None:
+        model = info.get('model', {})
+        content = {key: info[key] for key in _COPIED if key in info}
+        content.update(
+            state=info.get('state'),
+            model_name=model.get('name'),
+            model_sha256=model.get('sha256'),
+            backend=model.get('backend'),
+            ensemble_size=model.get('ensemble_size'),
+            properties=sorted(info.get('units', {})),
+        )
+        if results is not None:
+            content.update(self._count(results), failures=self._failures(results), **self.summarize(results))
+        self.out('output_parameters', orm.Dict(content))
+
+    @staticmethod
+    def _count(results: ResultsData) -> dict[str, int]:
+        status = results.status
+        ok, pending = int(np.sum(status == FrameStatus.OK)), int(np.sum(status == FrameStatus.PENDING))
+        total = len(status)
+        return {'n_structures': total, 'n_ok': ok, 'n_failed': total - ok - pending, 'n_pending': pending}
+
+    def _labels(self) -> tuple[str, ...]:
+        structures = self.node.inputs.get('structures') if 'structures' in self.node.inputs else None
+        return () if structures is None else tuple(structures.labels)
+
+    def _failures(self, results: ResultsData) -> list[dict[str, Any]]:
+        """Return the first failed structures with the reason."""
+        status = results.status
+        bad = np.flatnonzero((status != FrameStatus.OK) & (status != FrameStatus.PENDING))[:MAX_FAILURES]
+        labels = self._labels() if len(bad) else ()
+        return [
+            {
+                'index': int(index),
+                'label': labels[index] if labels else '',
+                'status': FrameStatus(int(status[index])).name,
+                'message': results.frame(int(index)).message,
+            }
+            for index in bad
+        ]
+
+    def _exit_code(self, info: dict[str, Any], results: ResultsData | None) -> ExitCode | None:
+        """Return the worst that happened: the job's own error, then an early end, then failed structures."""
+        error = info.get('error')
+        if error:
+            label = error.get('label')
+            known = label if label in LABELS else 'ERROR_WORKER_EXCEPTION'
+            return self._failure(known, str(error.get('message', '')))
+        if results is None:
+            return self._failure('ERROR_WORKER_KILLED', self._last_words() or 'no message was left')
+        counts = self._count(results)
+        total = counts['n_structures']
+        if counts['n_pending']:
+            done = total - counts['n_pending']
+            label = 'ERROR_INCOMPLETE' if done else 'ERROR_WORKER_KILLED'
+            return self._failure(label, self._last_words() or f'{done} of {total} structures were done')
+        if not counts['n_failed']:
+            return None
+        first = self._failures(results)[0]
+        where = first['label'] or f'structure {first["index"]}'
+        label = 'ERROR_SOME_STRUCTURES_FAILED' if counts['n_ok'] else 'ERROR_ALL_STRUCTURES_FAILED'
+        return self._failure(label, f'{counts["n_failed"]} of {total}; {where}: {first["status"]}, {first["message"]}')

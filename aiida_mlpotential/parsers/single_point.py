@@ -1,0 +1,36 @@
+"""Parser of single points: for one structure the numbers that people query stand in the output parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from aiida_mlpotential.data.results import ResultsData
+from aiida_mlpotential.worker.errors import FrameStatus
+
+from .base import MlpotentialParser
+
+
+class SinglePointParser(MlpotentialParser):
+    """Parser of :class:`~aiida_mlpotential.calculations.single_point.SinglePointCalculation`."""
+
+    def summarize(self, results: ResultsData) -> dict[str, Any]:
+        """Return energy and spread (eV) and the largest force (eV/angstrom) of a single structure."""
+        if len(results.status) != 1 or results.status[0] != FrameStatus.OK:
+            return {}
+        frame = results.frame(0)
+        n_atoms = int(results.offsets[1])
+        summary: dict[str, Any] = {'energy': float(frame.energy), 'n_atoms': n_atoms}
+        if 'structure' in self.node.inputs:
+            summary['formula'] = self.node.inputs.structure.get_formula()
+        if frame.energy_std is not None:
+            summary.update(
+                energy_std=float(frame.energy_std),
+                energy_std_per_atom=float(frame.energy_std) / n_atoms,
+                qbc=float(frame.energy_std) / math.sqrt(n_atoms),
+            )
+        if frame.forces is not None:
+            summary['max_force'] = float(np.linalg.norm(frame.forces, axis=1).max())
+        return summary

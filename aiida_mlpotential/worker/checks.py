@@ -1,0 +1,112 @@
+"""Checks of frames before any model sees them: the same before submission and in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import FrameStatus
+from .frames import Frames
+
+#: Two periodic cell vectors count as linearly dependent below this ratio of smallest to largest direction.
+_FLAT_CELL = 1e-6
+
+
+def atomic_numbers(symbols: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Return the atomic numbers of chemical symbols."""
+    from ase.data import atomic_numbers as numbers
+
+    return np.array([numbers[symbol] for symbol in symbols], dtype=np.int64)
+
+
+def check_frames(
+    frames: Frames, elements: Iterable[str] | None = None, minimum_distance: float = 0.0
+) -> npt.NDArray[np.int8]:
+    """Return the status of every frame, ``(n,)``: ``FrameStatus.PENDING`` where nothing speaks against evaluating it.
+
+    :param elements: chemical symbols that the model knows; ``None`` for any
+    :param minimum_distance: angstrom; two atoms (or an atom and an image) closer than this are too close
+    """
+    status = np.full(len(frames), FrameStatus.PENDING, dtype=np.int8)
+
+    def mark(bad: npt.NDArray[np.bool_], value: FrameStatus) -> None:
+        status[bad & (status == FrameStatus.PENDING)] = value
+
+    mark(frames.counts == 0, FrameStatus.EMPTY)
+    mark(_any_atom(frames, ~np.isfinite(frames.positions).all(axis=1)), FrameStatus.NON_FINITE_INPUT)
+    mark(~np.isfinite(frames.cells).all(axis=(1, 2)), FrameStatus.NON_FINITE_INPUT)
+    mark(_invalid_cells(frames), FrameStatus.INVALID_CELL)
+    if elements is not None:
+        mark(_any_atom(frames, ~np.isin(frames.numbers, atomic_numbers(elements))), FrameStatus.UNSUPPORTED_ELEMENT)
+    if minimum_distance > 0:
+        sound = np.flatnonzero(status == FrameStatus.PENDING)
+        status[sound[_too_close(frames.select(sound), minimum_distance)]] = FrameStatus.ATOMS_TOO_CLOSE
+    return status
+
+
+def explain(
+    frames: Frames, index: int, status: int, elements: Iterable[str] | None = None, minimum_distance: float = 0.0
+) -> str:
+    """Return one sentence on why frame ``index`` has a status, with the atom or element at fault."""
+    start, stop = frames.offsets[index], frames.offsets[index + 1]
+    positions = frames.positions[start:stop]
+    if status == FrameStatus.UNSUPPORTED_ELEMENT and elements is not None:
+        from ase.data import chemical_symbols
+
+        known = tuple(elements)
+        present = [chemical_symbols[z] if z < len(chemical_symbols) else f'Z={z}' for z in frames.numbers[start:stop]]
+        unknown = sorted(set(present) - set(known))
+        return f'contains {", ".join(unknown)}; the model knows {", ".join(known)}'
+    if status == FrameStatus.NON_FINITE_INPUT:
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        return f'the coordinates of atom {bad[0]} are not finite' if len(bad) else 'a cell vector is not finite'
+    if status == FrameStatus.ATOMS_TOO_CLOSE:
+        pairs = find_half_pairs_of(frames.select([index]), minimum_distance)
+        nearest = int(np.argmin(pairs.distances))
+        first, second = sorted((int(pairs.first[nearest]), int(pairs.second[nearest])))
+        distance = pairs.distances[nearest]
+        return f'atoms {first} and {second} are {distance:.3f} angstrom apart, less than {minimum_distance}'
+    return FrameStatus(status).help
+
+
+def find_half_pairs_of(frames: Frames, cutoff: float):  # type: ignore[no-untyped-def]
+    """Return all pairs of atoms of the same frame within a distance."""
+    from .backends.torchani.neighbors import find_half_pairs
+
+    return find_half_pairs(frames.positions, frames.offsets, frames.cells, frames.pbc, cutoff)
+
+
+def _any_atom(frames: Frames, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return for each frame whether any of its atoms is bad."""
+    return np.bincount(frames.frame_of_atom[bad], minlength=len(frames)) > 0
+
+
+def _invalid_cells(frames: Frames) -> npt.NDArray[np.bool_]:
+    """Return for each frame whether its periodic cell vectors are zero or linearly dependent."""
+    result = np.zeros(len(frames), dtype=bool)
+    periodic = np.flatnonzero(frames.pbc.any(axis=1) & np.isfinite(frames.cells).all(axis=(1, 2)))
+    cells, pbc = frames.cells[periodic], frames.pbc[periodic]
+    lengths = np.linalg.norm(cells, axis=2)
+    zero = (pbc & (lengths == 0)).any(axis=1)
+    # Directions that are not periodic do not count: give them the orthogonal complement's singular value, 1.
+    directions = np.where(pbc[..., None], cells / np.where(lengths == 0, 1, lengths)[..., None], 0.0)
+    values = np.linalg.svd(directions, compute_uv=False)
+    smallest = np.take_along_axis(values, pbc.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
+    result[periodic] = zero | (smallest < _FLAT_CELL)
+    return result
+
+
+def _too_close(frames: Frames, minimum_distance: float, chunk_atoms: int = 65536) -> npt.NDArray[np.int64]:
+    """Return the indices of the frames with two atoms nearer than ``minimum_distance``, in bounded memory."""
+    found = []
+    start = 0
+    while start < len(frames):
+        stop = int(np.searchsorted(frames.offsets, frames.offsets[start] + chunk_atoms, side='right')) - 1
+        stop = min(max(stop, start + 1), len(frames))
+        chunk = frames.select(np.arange(start, stop))
+        pairs = find_half_pairs_of(chunk, minimum_distance)
+        found.append(start + np.unique(chunk.frame_of_atom[pairs.first[pairs.distances < minimum_distance]]))
+        start = stop
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

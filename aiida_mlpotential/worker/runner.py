@@ -1,0 +1,281 @@
+"""Run one job in its work directory: check the inputs, load the model, run the task, and say how it went."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backends import get_backend
+from .backends.base import Backend, Settings
+from .checks import check_frames, explain
+from .errors import FrameStatus, OutOfMemory, WorkerError
+from .frames import Frames, FramesError, sha256_of
+from .memory import limit_memory
+from .parameters import result_parameters, validate_parameters, with_defaults
+from .progress import Progress
+from .schema import (
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    MAX_MESSAGES,
+    QUANTITIES,
+    RESULTS_FILE,
+    RESULTS_VERSION,
+    SUMMARY_FILE,
+    JobSpec,
+)
+from .storage import ResultsFile, ResultsStore, disk_errors
+from .summary import write_summary
+from .tasks import get_task
+from .tasks.base import Context, Messages
+
+#: Seconds between two moments at which results are forced onto the disk.
+SYNC_INTERVAL = 30.0
+#: Statuses that another machine may mend: a restart tries these frames again.
+_RETRIED = (FrameStatus.OUT_OF_MEMORY, FrameStatus.BACKEND_FAILED)
+
+
+def run_job(read_job: Callable[[], JobSpec], directory: Path) -> bool:
+    """Run a job and write ``results.json`` whatever happens.
+
+    :return: whether the job came to its end; single frames may have failed all the same
+    """
+    runner = Runner(directory)
+    try:
+        runner.run(read_job())
+    except Exception as exception:  # the last resort: everything must end in the results file
+        runner.record_error(exception)
+        return False
+    return True
+
+
+class Runner:
+    """One job; holds what is known of it for the results file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = ResultsFile(directory)
+        self._earlier: dict[str, Any] = {}
+        self._begin = time.monotonic()
+        self._last_sync = self._begin
+        self._stopping = False
+        self._store: ResultsStore | None = None
+        self.content: dict[str, Any] = {
+            'format_version': FORMAT_VERSION,
+            'results_version': RESULTS_VERSION,
+            'state': 'running',
+            'error': None,
+            'worker_command': shlex.join([sys.executable, *sys.argv]),
+            'timings': {},
+            'notes': [],
+            'messages': {},
+        }
+
+    def run(self, job: JobSpec) -> None:
+        """Do everything, in order; an error ends the job."""
+        message = validate_parameters(job.parameters)
+        if message:
+            raise WorkerError('ERROR_JOB_INVALID', message)
+        parameters = with_defaults(job.parameters)
+        task = get_task(job.task)
+        self._earlier = self._file.read()
+        self.content.update(task=job.task, fingerprint=fingerprint(job), precision=parameters['precision'])
+        self.content['model'] = {
+            'name': job.model.name,
+            'backend': job.model.backend,
+            'sha256': job.model.sha256,
+            'ensemble_size': job.model.ensemble_size,
+        }
+        self._file.reserve({**self.content, 'state': 'starting'})
+        signal.signal(signal.SIGTERM, self._stop)
+        frames = self._load_frames(job)
+        self._check_model_files(job)
+        limit_memory(parameters['memory_limit'])
+        backend = self._load_backend(job, parameters)
+        names = task.quantities(tuple(parameters['properties']), backend.n_members > 1)
+        store = ResultsStore(
+            self._directory, frames.offsets, names, backend.n_members, single=backend.precision == 'single'
+        )
+        messages = self._open_store(store, frames)
+        self._describe(backend, names, parameters)
+        self._file.reserve(self.content)
+        context = Context(
+            frames=frames,
+            backend=backend,
+            store=store,
+            parameters=parameters,
+            messages=messages,
+            notes=self.content['notes'],
+            progress=Progress(len(frames), int(np.sum(store.status != FrameStatus.PENDING))),
+            stopping=lambda: self._stopping,
+            checkpoint=self._checkpoint,
+        )
+        self._check_frames(context, job.model.elements)
+        begin = time.monotonic()
+        task().run(context)
+        self.content['timings']['evaluate'] = time.monotonic() - begin
+        self._finish(context)
+
+    def record_error(self, exception: BaseException) -> None:
+        """Write why the job ended."""
+        if isinstance(exception, WorkerError):
+            error: dict[str, Any] = exception.to_dict()
+        elif isinstance(exception, (MemoryError, OutOfMemory)):
+            error = {'label': 'ERROR_OUT_OF_MEMORY', 'message': str(exception) or 'while preparing the job'}
+        else:
+            error = {'label': 'ERROR_WORKER_EXCEPTION', 'message': f'{type(exception).__name__}: {exception}'}
+        error['traceback'] = ''.join(traceback.format_exception(exception))[-8000:]
+        print(f'{error["label"]}: {error["message"]}\n{error["traceback"]}', file=sys.stderr, flush=True)
+        self.content.update(state='failed', error=error)
+        if self._store is not None:
+            self.content['counts'] = _counts(self._store)
+        self.content['timings']['total'] = time.monotonic() - self._begin
+        self._file.write(self.content)
+
+    def _stop(self, *_: object) -> None:
+        """Ask the task to end after the batch at hand; a scheduler sends this before it kills."""
+        self._stopping = True
+        self.content['notes'].append('asked to stop by the scheduler or the user (SIGTERM)')
+
+    def _load_frames(self, job: JobSpec) -> Frames:
+        path = self._directory / FRAMES_FILE
+        try:
+            if sha256_of(path) != job.frames_sha256:
+                raise WorkerError(
+                    'ERROR_STRUCTURES_INVALID', f'{FRAMES_FILE} is not the file that was sent: send it again'
+                )
+            return Frames.read(path)
+        except FileNotFoundError:
+            raise WorkerError('ERROR_STRUCTURES_INVALID', f'{FRAMES_FILE} is missing in the work directory') from None
+        except FramesError as exception:
+            raise WorkerError('ERROR_STRUCTURES_INVALID', str(exception)) from exception
+
+    def _check_model_files(self, job: JobSpec) -> None:
+        for name, expected in job.model.files.items():
+            path = self._directory / name
+            if not path.is_file():
+                raise WorkerError('ERROR_MODEL_MISSING', f'{name} is not in the work directory')
+            found = sha256_of(path)
+            if found != expected:
+                raise WorkerError(
+                    'ERROR_MODEL_HASH',
+                    f'{name} has sha256 {found[:16]}…, expected {expected[:16]}…: it was cut short or changed',
+                )
+
+    def _load_backend(self, job: JobSpec, parameters: Mapping[str, Any]) -> Backend:
+        begin = time.monotonic()
+        cls = get_backend(job.model.backend)
+        missing = set(parameters['properties']) - cls.properties
+        if missing:
+            raise WorkerError(
+                'ERROR_PROPERTY_UNAVAILABLE',
+                f'{cls.name} has no {", ".join(sorted(missing))}; it has {", ".join(sorted(cls.properties))}',
+            )
+        settings = Settings(
+            **{name: parameters[name] for name in ('device', 'device_fallback', 'precision', 'num_threads')}
+        )
+        backend = cls.load(job.model, self._directory, settings)
+        self.content['timings']['load'] = time.monotonic() - begin
+        return backend
+
+    def _open_store(self, store: ResultsStore, frames: Frames) -> Messages:
+        """Open the results; go on with those of an earlier run if it was the same job."""
+        messages = Messages()
+        resume = self._earlier.get('fingerprint') == self.content['fingerprint']
+        store.open(resume)
+        self._store = store
+        retried = np.flatnonzero(np.isin(store.status, _RETRIED))
+        store.mark(retried, np.full(len(retried), FrameStatus.PENDING, dtype=np.int8))
+        done = np.flatnonzero(store.status != FrameStatus.PENDING)
+        if len(done):
+            self.content['notes'].append(f'went on with the results of {len(done)} structures of an earlier run')
+            for key, text in self._earlier.get('messages', {}).items():
+                if int(key) < len(frames) and store.status[int(key)] not in (FrameStatus.OK, FrameStatus.PENDING):
+                    messages.add(int(key), text)
+        return messages
+
+    def _describe(self, backend: Backend, names: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
+        self.content['model']['ensemble_size'] = backend.n_members
+        self.content['model'].update(backend.details())
+        self.content['notes'] += backend.notes
+        self.content.update(
+            precision=backend.precision,
+            device=backend.device,
+            num_threads=backend.num_threads or parameters['num_threads'],
+            batch_atoms=parameters['batch_atoms'] or backend.batch_atoms(),
+            units={name: QUANTITIES[name].unit for name in names},
+            versions=versions(backend.libraries),
+        )
+
+    def _check_frames(self, context: Context, elements: tuple[str, ...] | None) -> None:
+        """Give the frames that no model can evaluate their status and message."""
+        frames, minimum = context.frames, context.parameters['minimum_distance']
+        status = check_frames(frames, elements, minimum)
+        bad = np.flatnonzero((status != FrameStatus.PENDING) & (context.store.status == FrameStatus.PENDING))
+        context.store.mark(bad, status[bad])
+        for index in bad[:MAX_MESSAGES]:
+            context.messages.add(index, explain(frames, int(index), int(status[index]), elements, minimum))
+        if len(bad):
+            context.progress.advance(len(bad))
+
+    def _checkpoint(self) -> None:
+        now = time.monotonic()
+        if self._store is not None and now - self._last_sync >= SYNC_INTERVAL:
+            self._store.sync()
+            self._last_sync = now
+
+    def _finish(self, context: Context) -> None:
+        context.store.sync()
+        context.store.close()
+        counts = _counts(context.store)
+        self.content.update(
+            state='finished' if not counts['pending'] else 'stopped',
+            counts=counts,
+            messages={str(index): text for index, text in sorted(context.messages.items())},
+        )
+        self.content['timings']['total'] = time.monotonic() - self._begin
+        with disk_errors(SUMMARY_FILE):
+            (self._directory / SUMMARY_FILE).write_text(write_summary(context.frames, context.store, self.content))
+        self._file.write(self.content)
+        print(f'{self.content["state"]}: {counts["ok"]} of {counts["total"]} structures evaluated; see {RESULTS_FILE}')
+
+
+def fingerprint(job: JobSpec) -> str:
+    """Return a hash of all on which the results depend: two jobs with the same one may share results."""
+    identity = {
+        'task': job.task,
+        'model': job.model.sha256,
+        'options': dict(job.model.options),
+        'parameters': result_parameters(job.parameters),
+        'frames': job.frames_sha256,
+        'results_version': job.results_version,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that made the numbers."""
+    found = {'python': platform.python_version()}
+    for name in ('numpy', 'ase', *libraries):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = 'unknown'
+    return found
+
+
+def _counts(store: ResultsStore) -> dict[str, int]:
+    total, ok = len(store.status), int(np.sum(store.status == FrameStatus.OK))
+    pending = int(np.sum(store.status == FrameStatus.PENDING))
+    return {'total': total, 'ok': ok, 'failed': total - ok - pending, 'pending': pending}

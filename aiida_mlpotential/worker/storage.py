@@ -1,0 +1,248 @@
+"""Results on disk: one ``.npy`` file a quantity, written batch by batch, so that a killed job loses only its last batch.
+
+Every file is filled to its full size before anything is computed. A full disk is therefore found at the start, and at
+any later moment the files are valid: frames that were not reached are NaN and have the status ``PENDING``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import FrameStatus, WorkerError
+from .frames import IntArray
+from .schema import ARRAYS_DIRECTORY, QUANTITIES, RESULTS_FILE, Quantity
+
+Array = npt.NDArray[Any]
+
+_FILL_BYTES = 1 << 22
+#: Room kept for ``results.json`` from the start, so that the cause can still be written when the disk is full.
+_RESERVED_BYTES = 1 << 16
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn a full disk or an exhausted quota into a :class:`WorkerError` of its own."""
+    try:
+        yield
+    except OSError as exception:
+        if exception.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkerError('ERROR_DISK_FULL', f'writing {what}: {exception.strerror}') from exception
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """One file: rows of ``width`` numbers for each frame, or for each atom."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    width: int
+    per_atom: bool
+    fortran_order: bool = False
+
+    @property
+    def header(self) -> bytes:
+        """Return the ``.npy`` header."""
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            stream,
+            {
+                'descr': np.lib.format.dtype_to_descr(self.dtype),
+                'fortran_order': self.fortran_order,
+                'shape': self.shape,
+            },
+        )
+        return stream.getvalue()
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def create(self, fill: float) -> None:
+        """Write the whole file, really, so that its place on disk is taken."""
+        rest = self.size - len(self.header)
+        block = np.full(min(rest, _FILL_BYTES) // self.dtype.itemsize, fill, dtype=self.dtype).tobytes()
+        with disk_errors(self.path.name), self.path.open('wb') as handle:
+            handle.write(self.header)
+            while rest > 0:
+                rest -= handle.write(block[:rest])
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+class ResultsStore:
+    """The arrays of one job in a directory.
+
+    :param offsets: atoms of the frames, as in :class:`~.frames.Frames`
+    :param names: quantities to store, keys of ``QUANTITIES``
+    :param n_members: size of the ensemble
+    :param single: store what follows the precision of the model as float32
+    """
+
+    def __init__(
+        self, directory: Path, offsets: IntArray, names: Iterable[str], n_members: int = 1, single: bool = False
+    ) -> None:
+        self._directory = directory / ARRAYS_DIRECTORY
+        self._offsets = np.asarray(offsets, dtype=np.int64)
+        self._columns = {name: self._column(QUANTITIES[name], n_members, single) for name in names}
+        n_frames = len(offsets) - 1
+        self._status = _Column(self._directory / 'status.npy', (n_frames,), np.dtype('i1'), 1, False)
+        self.status = np.full(n_frames, FrameStatus.PENDING, dtype=np.int8)
+        self._handles: dict[str, int] = {}
+
+    def _column(self, quantity: Quantity, n_members: int, single: bool) -> _Column:
+        n_frames, n_atoms = len(self._offsets) - 1, int(self._offsets[-1])
+        shapes: dict[str, tuple[tuple[int, ...], int]] = {
+            'frame': ((n_frames,), 1),
+            'frame33': ((n_frames, 3, 3), 9),
+            'member': ((n_members, n_frames), n_members),
+            'atom3': ((n_atoms, 3), 3),
+        }
+        shape, width = shapes[quantity.shape]
+        dtype = np.dtype('<f4' if single and quantity.follows_precision else '<f8')
+        path = self._directory / f'{quantity.name}.npy'
+        # Fortran order keeps the members of one frame together, so that a batch is one piece of the file.
+        return _Column(path, shape, dtype, width, quantity.shape == 'atom3', quantity.shape == 'member')
+
+    def open(self, resume: bool) -> None:
+        """Open the files: those of an earlier run of the same job if ``resume``, else new ones."""
+        columns = {**self._columns, 'status': self._status}
+        if resume and all(_matches(column) for column in columns.values()):
+            self.status = np.array(np.load(self._status.path, allow_pickle=False))
+        else:
+            with disk_errors(ARRAYS_DIRECTORY):
+                self._directory.mkdir(parents=True, exist_ok=True)
+            for column in self._columns.values():
+                column.create(np.nan)
+            self._status.create(FrameStatus.PENDING)
+            with disk_errors('offsets.npy'):
+                np.save(self._directory / 'offsets.npy', self._offsets, allow_pickle=False)
+        self._handles = {name: os.open(column.path, os.O_WRONLY) for name, column in columns.items()}
+
+    def write(self, indices: IntArray, arrays: Mapping[str, Array], status: Array) -> None:
+        """Write a batch: the arrays first, then the status that makes them count.
+
+        :param indices: the frames of the batch, ``(b,)``
+        :param arrays: for every name given at construction, values of these frames in this order, of its shape
+        :param status: ``(b,)``
+        """
+        counts = np.diff(self._offsets)[indices]
+        for name, column in self._columns.items():
+            values = np.asarray(arrays[name])
+            rows = np.ascontiguousarray(values.T if column.fortran_order else values, dtype=column.dtype)
+            if column.per_atom:
+                self._write_rows(name, column, self._offsets[:-1][indices], counts, rows)
+            else:
+                self._write_rows(name, column, indices, np.ones_like(indices), rows)
+        self.mark(indices, status)
+
+    def mark(self, indices: IntArray, status: Array) -> None:
+        """Write the status of frames that have no results."""
+        self._write_rows('status', self._status, indices, np.ones_like(indices), np.asarray(status, dtype='i1'))
+        self.status[indices] = status
+
+    def _write_rows(self, name: str, column: _Column, starts: IntArray, lengths: IntArray, rows: Array) -> None:
+        """Write rows to where their frames are, neighbours in one piece."""
+        if not len(starts):
+            return
+        base = len(column.header)
+        data = memoryview(rows.tobytes())
+        breaks = np.flatnonzero(starts[1:] != starts[:-1] + lengths[:-1]) + 1
+        row_starts = np.concatenate([[0], np.cumsum(lengths)])
+        edges = np.concatenate([[0], breaks, [len(starts)]])
+        for begin, end in zip(edges[:-1], edges[1:], strict=True):
+            piece = data[row_starts[begin] * column.row_bytes : row_starts[end] * column.row_bytes]
+            position = base + int(starts[begin]) * column.row_bytes
+            with disk_errors(column.path.name):
+                while piece:
+                    written = os.pwrite(self._handles[name], piece, position)
+                    piece, position = piece[written:], position + written
+
+    def sync(self) -> None:
+        """Make sure that what was written survives a crash of the node."""
+        for name in [*self._columns, 'status']:
+            with disk_errors(ARRAYS_DIRECTORY):
+                os.fsync(self._handles[name])
+
+    def close(self) -> None:
+        """Close the files."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles = {}
+
+    def read(self, name: str, index: int) -> Array:
+        """Return the values of one frame."""
+        column = self._columns[name]
+        array = np.load(column.path, mmap_mode='r', allow_pickle=False)
+        if column.per_atom:
+            return np.array(array[self._offsets[index] : self._offsets[index + 1]])
+        return np.array(array[:, index] if column.fortran_order else array[index])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the stored quantities."""
+        return tuple(self._columns)
+
+
+def _matches(column: _Column) -> bool:
+    try:
+        with column.path.open('rb') as handle:
+            return handle.read(len(column.header)) == column.header and column.path.stat().st_size == column.size
+    except FileNotFoundError:
+        return False
+
+
+class ResultsFile:
+    """The file ``results.json``: written at the start with room to spare, and again whenever there is news."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / RESULTS_FILE
+
+    def read(self) -> dict[str, Any]:
+        """Return the content of an earlier run, or nothing if there is none that can be read."""
+        try:
+            content = json.loads(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def reserve(self, content: Mapping[str, Any]) -> None:
+        """Write the content followed by white space, which keeps room on the disk for what comes later."""
+        with disk_errors(self.path.name):
+            self._replace(json.dumps(content).ljust(_RESERVED_BYTES))
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Write the content; in place of the reserved room when the disk has no room for a new file."""
+        text = json.dumps(content, indent=1, allow_nan=False)
+        try:
+            self._replace(text)
+        except OSError:
+            with disk_errors(self.path.name), self.path.open('r+') as handle:
+                handle.write(text if len(text) > _RESERVED_BYTES else text.ljust(_RESERVED_BYTES))
+
+    def _replace(self, text: str) -> None:
+        temporary = self.path.with_suffix('.tmp')
+        try:
+            with temporary.open('w') as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)

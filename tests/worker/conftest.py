@@ -1,0 +1,89 @@
+"""Fixtures of the worker's tests: they need neither AiiDA nor a backend library."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.runner import run_job
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.storage import ResultsFile
+
+EMT = ModelSpec(
+    'EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'}, elements=('Al', 'Cu', 'Ag', 'Au', 'Ni', 'Pd', 'Pt')
+)
+
+
+@dataclasses.dataclass
+class Job:
+    """A job in a directory of its own."""
+
+    directory: Path
+    frames: Frames
+    model: ModelSpec = EMT
+
+    def write(self, **parameters: Any) -> JobSpec:
+        """Write the files of the job."""
+        self.frames.write(self.directory / FRAMES_FILE)
+        job = JobSpec('single_point', self.model, parameters, sha256_of(self.directory / FRAMES_FILE))
+        (self.directory / JOB_FILE).write_text(job.to_json())
+        return job
+
+    def run(self, **parameters: Any) -> dict[str, Any]:
+        """Run the job in this process and return the content of its results file."""
+        job = self.write(**parameters)
+        run_job(lambda: job, self.directory)
+        return self.info()
+
+    def start(self, environment: dict[str, str] | None = None, **parameters: Any) -> subprocess.Popen[str]:
+        """Start the job as a process of its own, as a scheduler does."""
+        self.write(**parameters)
+        return subprocess.Popen(
+            [sys.executable, '-m', 'aiida_mlpotential.worker', JOB_FILE],
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Return the content of the results file."""
+        return ResultsFile(self.directory).read()
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a results array."""
+        return np.load(self.directory / 'arrays' / f'{name}.npy', allow_pickle=False)
+
+
+def make_copper(number: int, seed: int = 3) -> Frames:
+    """Return rattled copper cells of one to four atoms."""
+    random = np.random.default_rng(seed)
+    structures = []
+    for index in range(number):
+        atoms = bulk('Cu') * (1 + index % 2, 1 + index // 2 % 2, 1)
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+        structures.append(atoms)
+    return Frames.from_ase(structures, labels=[f'cu{index}' for index in range(number)])
+
+
+@pytest.fixture
+def copper() -> Callable[[int], Frames]:
+    """Return a maker of rattled copper cells."""
+    return make_copper
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Return a job of seven copper cells and EMT."""
+    return Job(tmp_path, make_copper(7))

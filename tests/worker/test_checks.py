@@ -1,0 +1,85 @@
+"""Checks of frames: one bad frame gets its status and a message, the others are untouched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from aiida_mlpotential.worker.checks import check_frames, explain
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames
+
+ORGANIC = ('H', 'C', 'N', 'O')
+
+
+def _nan(value):
+    atoms = molecule('CH4')
+    atoms.positions[2, 1] = value
+    return atoms
+
+
+def _cell(cell, pbc):
+    return Atoms('H', positions=[[0, 0, 0]], cell=cell, pbc=pbc)
+
+
+CASES = {
+    'ok': (molecule('CH4'), FrameStatus.PENDING),
+    'empty': (Atoms(), FrameStatus.EMPTY),
+    'nan': (_nan(np.nan), FrameStatus.NON_FINITE_INPUT),
+    'inf': (_nan(np.inf), FrameStatus.NON_FINITE_INPUT),
+    'nan cell': (_cell(np.full((3, 3), np.nan), True), FrameStatus.NON_FINITE_INPUT),
+    'zero cell': (_cell(np.zeros((3, 3)), True), FrameStatus.INVALID_CELL),
+    'flat cell': (_cell([[3, 0, 0], [6, 0, 0], [0, 0, 3]], True), FrameStatus.INVALID_CELL),
+    'slab': (_cell([[3, 0, 0], [0, 3, 0], [0, 0, 0]], (True, True, False)), FrameStatus.PENDING),
+    'flat slab': (_cell([[3, 0, 0], [3, 0, 0], [0, 0, 9]], (True, True, False)), FrameStatus.INVALID_CELL),
+    'element': (bulk('Si'), FrameStatus.UNSUPPORTED_ELEMENT),
+    'overlap': (Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.1]]), FrameStatus.ATOMS_TOO_CLOSE),
+    'coincident': (Atoms('H2', positions=np.zeros((2, 3))), FrameStatus.ATOMS_TOO_CLOSE),
+    'image': (Atoms('H2', positions=[[0, 0, 0.1], [0, 0, 2.9]], cell=[3, 3, 3], pbc=True), FrameStatus.ATOMS_TOO_CLOSE),
+    'own image': (_cell([0.2, 3, 3], True), FrameStatus.ATOMS_TOO_CLOSE),
+    'apart': (Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.41]]), FrameStatus.PENDING),
+}
+
+
+@pytest.fixture(scope='module')
+def frames() -> Frames:
+    return Frames.from_ase([atoms for atoms, _ in CASES.values()])
+
+
+def test_each_bad_frame_gets_its_status_and_no_other(frames):
+    status = check_frames(frames, ORGANIC, 0.4)
+    assert [FrameStatus(int(value)).name for value in status] == [expected.name for _, expected in CASES.values()]
+
+
+def test_without_a_minimum_distance_overlap_is_allowed(frames):
+    status = check_frames(frames, ORGANIC, 0.0)
+    assert FrameStatus.ATOMS_TOO_CLOSE not in status
+
+
+def test_without_elements_any_element_is_allowed(frames):
+    assert FrameStatus.UNSUPPORTED_ELEMENT not in check_frames(frames, None, 0.4)
+
+
+@pytest.mark.parametrize(
+    ('case', 'text'),
+    [
+        ('element', 'contains Si; the model knows H, C, N, O'),
+        ('nan', 'coordinates of atom 2'),
+        ('nan cell', 'cell vector'),
+        ('overlap', 'atoms 0 and 1 are 0.100 angstrom apart'),
+        ('empty', 'no atoms'),
+    ],
+)
+def test_the_message_names_what_is_wrong(frames, case, text):
+    index = list(CASES).index(case)
+    assert text in explain(frames, index, CASES[case][1], ORGANIC, 0.4)
+
+
+def test_many_frames_are_checked_in_pieces():
+    near = Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.1]])
+    structures = [molecule('C6H6')] * 30
+    structures[17] = near
+    status = check_frames(Frames.from_ase(structures), ORGANIC, 0.4)
+    assert np.flatnonzero(status != FrameStatus.PENDING).tolist() == [17]

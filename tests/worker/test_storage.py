@@ -1,0 +1,136 @@
+"""Results on disk: complete from the start, resumable at any moment, and honest about a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from aiida_mlpotential.worker import storage
+from aiida_mlpotential.worker.errors import FrameStatus, WorkerError
+from aiida_mlpotential.worker.storage import ResultsFile, ResultsStore
+
+OFFSETS = np.array([0, 2, 5, 6, 6, 10])
+NAMES = ('energies', 'forces', 'stress', 'member_energies')
+
+
+def _store(path, **kwargs) -> ResultsStore:
+    return ResultsStore(path, OFFSETS, NAMES, n_members=3, **kwargs)
+
+
+def _values(indices, seed=1):
+    random = np.random.default_rng(seed)
+    n, atoms = len(indices), int(np.diff(OFFSETS)[indices].sum())
+    return {
+        'energies': random.normal(size=n),
+        'forces': random.normal(size=(atoms, 3)),
+        'stress': random.normal(size=(n, 3, 3)),
+        'member_energies': random.normal(size=(3, n)),
+    }
+
+
+def _load(path, name):
+    return np.load(path / 'arrays' / f'{name}.npy', allow_pickle=False)
+
+
+def test_files_are_complete_before_anything_is_computed(tmp_path):
+    _store(tmp_path).open(resume=False)
+    assert _load(tmp_path, 'forces').shape == (10, 3)
+    assert _load(tmp_path, 'member_energies').shape == (3, 5)
+    assert all(np.isnan(_load(tmp_path, name)).all() for name in NAMES)
+    assert (_load(tmp_path, 'status') == FrameStatus.PENDING).all()
+    assert _load(tmp_path, 'offsets').tolist() == OFFSETS.tolist()
+
+
+def test_batches_in_any_order_end_where_they_belong(tmp_path):
+    store = _store(tmp_path)
+    store.open(resume=False)
+    expected = _values(np.arange(5))
+    for batch in ([4, 0], [2, 3], [1]):
+        indices = np.array(batch)
+        atoms = np.concatenate([np.arange(OFFSETS[i], OFFSETS[i + 1]) for i in batch])
+        part = {
+            'energies': expected['energies'][indices],
+            'forces': expected['forces'][atoms],
+            'stress': expected['stress'][indices],
+            'member_energies': expected['member_energies'][:, indices],
+        }
+        store.write(indices, part, np.zeros(len(indices)))
+    store.sync()
+    store.close()
+    for name in NAMES:
+        np.testing.assert_array_equal(_load(tmp_path, name), expected[name])
+    assert (_load(tmp_path, 'status') == FrameStatus.OK).all()
+
+
+def test_in_single_precision_forces_are_small_and_energies_are_not(tmp_path):
+    _store(tmp_path, single=True).open(resume=False)
+    assert _load(tmp_path, 'forces').dtype == np.float32
+    assert _load(tmp_path, 'energies').dtype == _load(tmp_path, 'member_energies').dtype == np.float64
+
+
+def test_an_earlier_run_is_continued(tmp_path):
+    first = _store(tmp_path)
+    first.open(resume=False)
+    first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
+    first.close()
+    second = _store(tmp_path)
+    second.open(resume=True)
+    assert second.status.tolist() == [1, 0, 1, 1, 1]
+    np.testing.assert_array_equal(second.read('forces', 1), _values([1])['forces'])
+    np.testing.assert_array_equal(second.read('member_energies', 1), _values([1])['member_energies'][:, 0])
+
+
+@pytest.mark.parametrize('damage', ['cut', 'missing', 'other shape'])
+def test_damaged_files_of_an_earlier_run_are_not_trusted(tmp_path, damage):
+    first = _store(tmp_path)
+    first.open(resume=False)
+    first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
+    path = tmp_path / 'arrays' / 'forces.npy'
+    if damage == 'cut':
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == 'missing':
+        path.unlink()
+    else:
+        np.save(path, np.zeros((4, 3)))
+    second = _store(tmp_path)
+    second.open(resume=True)
+    assert (second.status == FrameStatus.PENDING).all()
+
+
+def _full(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_named_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.os, 'fsync', _full)
+    with pytest.raises(WorkerError, match='No space left') as caught:
+        _store(tmp_path).open(resume=False)
+    assert caught.value.label == 'ERROR_DISK_FULL'
+
+
+def test_a_full_disk_is_named_in_the_middle(tmp_path, monkeypatch):
+    store = _store(tmp_path)
+    store.open(resume=False)
+    monkeypatch.setattr(storage.os, 'pwrite', _full)
+    with pytest.raises(WorkerError, match='No space left'):
+        store.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
+
+
+def test_the_results_file_can_be_written_on_a_full_disk(tmp_path, monkeypatch):
+    file = ResultsFile(tmp_path)
+    file.reserve({'state': 'running'})
+    size = file.path.stat().st_size
+    monkeypatch.setattr(storage.os, 'fsync', _full)
+    file.write({'state': 'failed'})
+    assert file.read() == {'state': 'failed'}
+    assert file.path.stat().st_size == size
+
+
+def test_a_broken_results_file_counts_as_none(tmp_path):
+    file = ResultsFile(tmp_path)
+    assert file.read() == {}
+    file.path.write_text('{"state": ')
+    assert file.read() == {}
