@@ -9,10 +9,10 @@ import click
 from aiida.cmdline.utils import echo
 
 from aiida_mlpotential.worker.parameters import validate_parameters
-from aiida_mlpotential.worker.registry import PRETRAINED
+from aiida_mlpotential.worker.registry import PretrainedModel
 
 from . import codes, params, reports
-from .models import find_installed, install_model
+from .models import install_model, resolve_model
 from .progress import Steps
 
 if TYPE_CHECKING:
@@ -74,15 +74,17 @@ def read_structures(file: Path, index: str, file_format: str | None) -> Structur
     try:
         return StructureSetData.from_file(file, index=index, format=file_format)
     except (StructuresError, OSError) as exception:
-        raise click.ClickException(f'structures: {exception}.') from exception
+        raise click.ClickException(params.sentence(exception)) from exception
 
 
 def find_model(identifier: str) -> ModelData:
     """Return a model by name, installing a published one where the profile has none, or by PK or UUID."""
-    name = params.find_model_name(identifier)
-    if name is None:
-        return params.load_model_node(identifier)
-    return find_installed(PRETRAINED[name]) or install_model(name, Steps())
+    from aiida_mlpotential import library
+
+    found = resolve_model(identifier)
+    if not isinstance(found, PretrainedModel):
+        return found
+    return library.find_model(found.name) or install_model(found.name, Steps())
 
 
 def make_inputs(structures: StructureSetData, model: ModelData, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def make_inputs(structures: StructureSetData, model: ModelData, parameters: dict
         try:
             inputs['structure'] = structures.get_structure(0)
         except StructuresError as exception:
-            raise click.ClickException(f'{exception}.') from exception
+            raise click.ClickException(params.sentence(exception)) from exception
     else:
         inputs['structures'] = structures
     if parameters:

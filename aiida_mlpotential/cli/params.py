@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from aiida.cmdline.groups.verdi import VerdiCommand, VerdiCommandGroup, VerdiContext
@@ -14,12 +14,7 @@ from aiida.common.exceptions import AiidaException
 from aiida_mlpotential.worker.parameters import PARAMETERS
 from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
 
-if TYPE_CHECKING:
-    from aiida_mlpotential.data.model import ModelData
-
 Command = Callable[..., Any]
-
-MODEL_NAMES = ', '.join(PRETRAINED)
 
 
 class ProfileCommand(VerdiCommand):
@@ -49,7 +44,7 @@ MODEL = click.option(
     metavar='NAME|ID',
     default=DEFAULT_MODEL,
     show_default=True,
-    help=f'Model: {MODEL_NAMES}, or the PK or UUID of a model in the profile.',
+    help=f'Model: {", ".join(PRETRAINED)}, or the PK or UUID of a model in the profile.',
 )
 
 
@@ -101,7 +96,7 @@ def parameter_options(command: Command) -> Command:
             settings.update(multiple=True, help=f'{help_text} Repeat the option for each.', default=())
             flag = '--property'
         elif isinstance(parameter.default, bool):
-            settings.update(is_flag=True)
+            settings.update(is_flag=True, help=parameter.help)
         else:
             settings.update(type=_PARAMETER_TYPES.get(parameter.name, str))
         command = click.option(flag, parameter.name, **settings)(command)
@@ -114,26 +109,6 @@ def collect_parameters(values: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-def find_model_name(identifier: str) -> str | None:
-    """Return the name of a pre-parameterised model as the registry spells it, or ``None`` if it is none."""
-    simplified = identifier.lower().replace('-', '').replace('_', '')
-    return next((name for name in PRETRAINED if name.lower().replace('-', '') == simplified), None)
-
-
-def load_model_node(identifier: str) -> ModelData:
-    """Return the model with a PK or UUID; failing that, say in one sentence which names there are."""
-    from aiida import orm
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-
-    from aiida_mlpotential.data.model import ModelData
-
-    try:
-        node = orm.load_node(identifier)
-    except (NotExistent, MultipleObjectsError, ValueError):
-        raise click.ClickException(
-            f'there is no model {identifier!r}: name one of {MODEL_NAMES}, or give the PK or UUID of a model in the '
-            'profile (`aiida-mlpotential models list --all`).'
-        ) from None
-    if not isinstance(node, ModelData):
-        raise click.ClickException(f'node {identifier} is a {type(node).__name__}, not a ModelData.')
-    return node
+def sentence(exception: Exception) -> str:
+    """Return the message of an exception with a full stop."""
+    return str(exception).strip().rstrip('.') + '.'

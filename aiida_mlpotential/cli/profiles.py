@@ -60,7 +60,7 @@ class DemoDirectory:
         return 'complete' if complete is True else 'unfinished'
 
     def check(self, fresh: bool) -> None:
-        """Raise a :class:`DemoError` if the directory cannot be used, or not be removed where ``fresh`` asks for that."""
+        """Raise a :class:`DemoError` if the directory cannot be used, or not be removed for a fresh one."""
         state = self.state()
         if state == 'foreign':
             raise DemoError(

@@ -58,7 +58,10 @@ class ModelData(orm.Data):
         """Attributes that QueryBuilder can filter on."""
 
         name: str = OrmMetadataField(description='Name of the model')
-        backend: str = OrmMetadataField(description='Backend that evaluates the model')
+        # `backend` of a node is AiiDA's storage, hence the detour
+        backend: str = OrmMetadataField(
+            description='Backend that evaluates the model', orm_to_model=lambda node: _backend_of(node)
+        )
         sha256: str = OrmMetadataField(description='Hash of the parameters')
         elements: list[str] | None = OrmMetadataField(None, description='Chemical symbols in the order of the model')
         ensemble_size: int = OrmMetadataField(1, description='Number of members')
@@ -349,6 +352,10 @@ class ModelData(orm.Data):
 
     def _is_directory(self, path: str) -> bool:
         return bool(self.base.repository.get_object(path).file_type.name == 'DIRECTORY')
+
+
+def _backend_of(node: Any) -> str:
+    return str(node.base.attributes.get('backend'))
 
 
 def _refuse(message: str) -> NoReturn:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from .backends.torchani.neighbors import ALL_PAIRS_LIMIT, find_half_pairs, ragged_triangle
 from .errors import FrameStatus
-from .frames import Frames
+from .frames import FloatArray, Frames, IntArray
 
 #: Two periodic cell vectors count as linearly dependent below this ratio of smallest to largest direction.
 _FLAT_CELL = 1e-6
@@ -63,19 +64,12 @@ def explain(
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         return f'the coordinates of atom {bad[0]} are not finite' if len(bad) else 'a cell vector is not finite'
     if status == FrameStatus.ATOMS_TOO_CLOSE:
-        pairs = find_half_pairs_of(frames.select([index]), minimum_distance)
-        nearest = int(np.argmin(pairs.distances))
-        first, second = sorted((int(pairs.first[nearest]), int(pairs.second[nearest])))
-        distance = pairs.distances[nearest]
+        firsts, seconds, distances = close_pairs(frames.select([index]), minimum_distance)
+        nearest = int(np.argmin(distances))
+        first, second = sorted((int(firsts[nearest]), int(seconds[nearest])))
+        distance = distances[nearest]
         return f'atoms {first} and {second} are {distance:.3f} angstrom apart, less than {minimum_distance}'
     return FrameStatus(status).help
-
-
-def find_half_pairs_of(frames: Frames, cutoff: float):  # type: ignore[no-untyped-def]
-    """Return all pairs of atoms of the same frame within a distance."""
-    from .backends.torchani.neighbors import find_half_pairs
-
-    return find_half_pairs(frames.positions, frames.offsets, frames.cells, frames.pbc, cutoff)
 
 
 def _any_atom(frames: Frames, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -106,7 +100,46 @@ def _too_close(frames: Frames, minimum_distance: float, chunk_atoms: int = 65536
         stop = int(np.searchsorted(frames.offsets, frames.offsets[start] + chunk_atoms, side='right')) - 1
         stop = min(max(stop, start + 1), len(frames))
         chunk = frames.select(np.arange(start, stop))
-        pairs = find_half_pairs_of(chunk, minimum_distance)
-        found.append(start + np.unique(chunk.frame_of_atom[pairs.first[pairs.distances < minimum_distance]]))
+        first, _, distances = close_pairs(chunk, minimum_distance)
+        found.append(start + np.unique(chunk.frame_of_atom[first[distances < minimum_distance]]))
         start = stop
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def close_pairs(frames: Frames, distance: float) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return all pairs of atoms of the same frame within a short distance, and how far apart they are.
+
+    Small frames whose cells are wider than twice the distance, nearly all, are done at once: there the image that is
+    nearest in fractional coordinates is the only one that can be within the distance.
+    """
+    simple = (frames.counts <= ALL_PAIRS_LIMIT) & (_heights(frames) > 2 * distance)
+    chosen = frames.select(np.flatnonzero(simple))
+    first, second = ragged_triangle(chosen.counts)
+    vectors = chosen.positions[second] - chosen.positions[first]
+    crystals = chosen.pbc.any(axis=1)
+    if crystals.any():
+        cells = np.where(crystals[:, None, None], chosen.cells, np.eye(3))
+        frame = chosen.frame_of_atom[first]
+        fractional = np.einsum('pi,pij->pj', vectors, np.linalg.inv(cells)[frame])
+        shifts = np.where(crystals[frame][:, None], np.round(fractional), 0.0)
+        vectors -= np.einsum('pi,pij->pj', shifts, cells[frame])
+    distances = np.linalg.norm(vectors, axis=1)
+    near = distances <= distance
+    rest = frames.select(np.flatnonzero(~simple))
+    pairs = find_half_pairs(rest.positions, rest.offsets, rest.cells, rest.pbc, distance)
+    atoms, others = (frames.atom_indices(np.flatnonzero(mask)) for mask in (simple, ~simple))
+    return (
+        np.concatenate([atoms[first[near]], others[pairs.first]]),
+        np.concatenate([atoms[second[near]], others[pairs.second]]),
+        np.concatenate([distances[near], pairs.distances]),
+    )
+
+
+def _heights(frames: Frames) -> FloatArray:
+    """Return the smallest width of each cell between opposite faces: infinite for molecules, 0 for slabs and wires."""
+    heights = np.full(len(frames), np.inf)
+    heights[frames.pbc.any(axis=1)] = 0.0
+    crystals = np.flatnonzero(frames.pbc.all(axis=1))
+    reciprocal = np.linalg.inv(frames.cells[crystals])
+    heights[crystals] = 1 / np.linalg.norm(reciprocal, axis=1).max(axis=1)
+    return heights

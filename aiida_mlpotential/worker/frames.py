@@ -132,13 +132,13 @@ class Frames:
         """Make a set of frames from ASE atoms; an iterator is read once, so a generator may stream a large file."""
         numbers, positions, cells, pbc = [], [], [], []
         for atoms in structures:
-            numbers.append(np.asarray(atoms.numbers, dtype='u1'))
+            numbers.append(np.asarray(atoms.numbers))
             positions.append(np.asarray(atoms.positions, dtype='f8'))
             cells.append(atoms.cell.array)
             pbc.append(atoms.pbc)
         offsets = np.concatenate([[0], np.cumsum([len(item) for item in numbers])]).astype(np.int64)
         return cls(
-            numbers=np.concatenate(numbers) if numbers else np.zeros(0, 'u1'),
+            numbers=_as_bytes(np.concatenate(numbers)) if numbers else np.zeros(0, 'u1'),
             positions=np.concatenate(positions) if positions else np.zeros((0, 3)),
             offsets=offsets,
             cells=np.array(cells, dtype='f8').reshape(-1, 3, 3),
@@ -165,6 +165,14 @@ class Frames:
         except Exception as exception:  # a broken zip raises a dozen different types
             raise FramesError(f'not a set of frames: {type(exception).__name__}: {exception}') from exception
         return cls(**arrays, labels=labels)
+
+
+def _as_bytes(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return atomic numbers in one byte each; numpy would turn 257 into hydrogen without a word."""
+    wrong = numbers[(numbers < 0) | (numbers > 255)]
+    if len(wrong):
+        raise FramesError(f'{wrong[0]} is not the atomic number of an element')
+    return numbers.astype('u1')
 
 
 def write_npz(target: str | Path | IO[bytes], arrays: Mapping[str, npt.NDArray[Any]], compress: bool = True) -> None:

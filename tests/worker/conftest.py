@@ -20,7 +20,11 @@ from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, Mode
 from aiida_mlpotential.worker.storage import ResultsFile
 
 EMT = ModelSpec(
-    'EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'}, elements=('Al', 'Cu', 'Ag', 'Au', 'Ni', 'Pd', 'Pt')
+    'EMT',
+    'ase',
+    '0' * 64,
+    options={'calculator': 'ase.calculators.emt.EMT'},
+    elements=('Al', 'Cu', 'Ag', 'Au', 'Ni', 'Pd', 'Pt'),
 )
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
 
-from aiida_mlpotential.worker.checks import check_frames, explain
+from aiida_mlpotential.worker.checks import check_frames, close_pairs, explain
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
 
@@ -83,3 +84,29 @@ def test_many_frames_are_checked_in_pieces():
     structures[17] = near
     status = check_frames(Frames.from_ase(structures), ORGANIC, 0.4)
     assert np.flatnonzero(status != FrameStatus.PENDING).tolist() == [17]
+
+
+def test_short_distances_agree_with_a_neighbour_list():
+    random = np.random.default_rng(2)
+    structures = []
+    for index in range(12):
+        cell = random.normal(scale=2, size=(3, 3)) + 3 * np.eye(3)
+        atoms = Atoms('H5', positions=random.normal(scale=6, size=(5, 3)), cell=cell, pbc=index % 3 > 0)
+        if index % 4 == 1:
+            atoms.pbc = (True, False, True)
+        structures.append(atoms)
+    frames = Frames.from_ase(structures)
+    expected = []
+    for index, atoms in enumerate(structures):
+        first, second, distances = neighbor_list('ijd', atoms, 1.2)
+        expected += [(index, i, j, round(d, 9)) for i, j, d in zip(first, second, distances, strict=True) if i <= j]
+    first, second, distances = close_pairs(frames, 1.2)
+    frame = frames.frame_of_atom[first]
+    found = {
+        (f, min(i, j), max(i, j), round(d, 9))
+        for f, i, j, d in zip(
+            frame, first - frames.offsets[frame], second - frames.offsets[frame], distances, strict=True
+        )
+    }
+    assert len(found) > 20
+    assert found == set(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,12 +79,14 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        data = path.read_bytes()
     except OSError as error:
         raise ValueError(f'File {path.name} cannot be read: {error.strerror or error}.') from error
+    try:
+        content = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f'File {path.name} is damaged or holds more than tensors, it was not loaded.') from error
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # what torch raises for damaged bytes depends on where it stumbles
         raise ValueError(f'File {path.name} is damaged or no PyTorch file.') from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise ValueError(f'File {path.name} holds no state dict.')

@@ -146,7 +146,7 @@ def _periodic_pairs(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) 
 
 
 def _is_upper(first: Ints, second: Ints, shifts: Ints) -> Bools:
-    """Which of two mirrored pairs to keep: ``first < second``, or for an atom's own image a shift that leads upwards."""
+    """Which of two mirrored pairs to keep: ``first < second``, or for an atom's own image a shift leading upwards."""
     leading = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     upper: Bools = (first < second) | ((first == second) & (leading > 0))
     return upper

@@ -1,0 +1,29 @@
+"""Configuration of Sphinx; the tables of the reference are written by ``generate.py`` first."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generate
+
+import aiida_mlpotential
+
+generate.use_private_configuration()
+generate.write_all()
+
+project = 'aiida-mlpotential'
+author = 'The aiida-mlpotential developers'
+copyright = author
+version = release = aiida_mlpotential.__version__
+
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.mathjax']
+myst_enable_extensions = ['amsmath', 'dollarmath', 'deflist']
+myst_heading_anchors = 3
+exclude_patterns = ['_build', 'reference/generated']
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'none'
+nitpicky = False
+
+html_theme = 'furo'
+html_title = f'{project} {release}'

@@ -1,0 +1,205 @@
+"""Write the tables of the reference from the code, so that no fact stands in two places.
+
+``python docs/generate.py`` writes ``docs/reference/generated/*.md``; ``conf.py`` does the same before each build.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).parent / 'reference' / 'generated'
+
+
+def use_private_configuration() -> None:
+    """Let AiiDA keep its configuration in a temporary folder: that of the user has no business in the documentation.
+
+    To be called before anything of AiiDA is imported.
+    """
+    folder = Path(tempfile.mkdtemp(prefix='aiida-mlpotential-docs-'))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / '.aiida').mkdir(mode=0o700)
+    os.environ['AIIDA_PATH'] = str(folder)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+
+    def line(cells: Iterable[Any]) -> str:
+        return '| ' + ' | '.join(str(cell).replace('|', '\\|').replace('\n', ' ') for cell in cells) + ' |'
+
+    return '\n'.join([line(header), line('---' for _ in header), *map(line, rows)]) + '\n'
+
+
+def code(value: Any) -> str:
+    """Return a value as inline code."""
+    return f'`{value}`'
+
+
+def parameters() -> str:
+    """Return the keys of the input ``parameters``."""
+    import json
+
+    from aiida_mlpotential.worker.parameters import PARAMETERS
+
+    return table(
+        ('Key', 'Default', 'Allowed', 'Meaning', 'Changes results'),
+        (
+            (
+                code(item.name),
+                code(json.dumps(item.default)),
+                item.allowed,
+                item.help,
+                'yes' if item.affects_results else 'no',
+            )
+            for item in PARAMETERS.values()
+        ),
+    )
+
+
+def quantities() -> str:
+    """Return the arrays of the results."""
+    from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES
+
+    asked = {array: name for name, array in PROPERTIES.items()}
+    when = {
+        'always': lambda name: 'always',
+        'requested': lambda name: f'`properties` has `{asked[name]}`',
+        'ensemble': lambda name: 'the model has two members or more',
+    }
+    return table(
+        ('Array', 'Shape', 'Unit', 'There when', 'Meaning'),
+        (
+            (code(item.name), code(item.shape_text), item.unit, when[item.kind](item.name), item.help)
+            for item in QUANTITIES.values()
+        ),
+    )
+
+
+def statuses() -> str:
+    """Return the outcomes for one structure."""
+    from aiida_mlpotential.worker.errors import FrameStatus
+
+    return table(('Value', 'Status', 'Meaning'), ((int(item), code(item.name), item.help) for item in FrameStatus))
+
+
+def exit_codes() -> str:
+    """Return the outcomes of a job."""
+    from aiida_mlpotential.worker.errors import EXIT_CODES
+
+    return table(
+        ('Status', 'Label', 'Message'),
+        ((item.status, code(item.label), item.message.replace('{detail}', '…')) for item in EXIT_CODES),
+    )
+
+
+def models() -> str:
+    """Return the pre-parameterised models."""
+    from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
+
+    rows = []
+    for item in PRETRAINED.values():
+        name = f'{item.name} (default)' if item.name == DEFAULT_MODEL else item.name
+        doi = f'[{item.doi}](https://doi.org/{item.doi})'
+        wheel = 'yes' if item.wheel_directory else 'no'
+        rows.append((name, ' '.join(item.elements), item.ensemble_size, item.method, doi, item.licence, wheel))
+    header = ('Model', 'Elements', 'Members', 'Trained on', 'Cite', 'Licence', 'In the PyPI wheel')
+    hashes = table(
+        ('Model', 'Name of the file', 'sha256 of the canonical file'),
+        ((item.name, f'`{item.file}` or `{item.state_dict}`', code(item.sha256)) for item in PRETRAINED.values()),
+    )
+    return table(header, rows) + '\n' + hashes
+
+
+def units() -> str:
+    """Return the units of energy and of distance."""
+    from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
+
+    energies = table(('Energy', 'eV'), ((code(name), f'{value!r}') for name, value in ENERGY_UNITS.items()))
+    distances = table(('Distance', 'angstrom'), ((code(name), f'{value!r}') for name, value in DISTANCE_UNITS.items()))
+    return energies + '\n' + distances
+
+
+def ports() -> str:
+    """Return the inputs and outputs of the calculations."""
+    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+
+    spec = SinglePointCalculation.spec()
+    skipped = {'metadata', 'code', 'monitors', 'remote_folder', 'remote_stash', 'retrieved'}
+
+    def rows(namespace: Any) -> Iterator[tuple[str, str, str, str]]:
+        for name, port in namespace.items():
+            if name in skipped:
+                continue
+            types = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+            names = ', '.join(code(item.__name__) for item in types if item is not None and item is not type(None))
+            yield code(name), names, 'yes' if port.required else 'no', port.help or ''
+
+    header = ('Name', 'Type', 'Required', 'Meaning')
+    return f'Inputs\n\n{table(header, rows(spec.inputs))}\nOutputs\n\n{table(header, rows(spec.outputs))}'
+
+
+def node_attributes() -> str:
+    """Return the attributes of the data nodes that QueryBuilder can filter on."""
+    from aiida_mlpotential.data.model import ModelData
+    from aiida_mlpotential.data.results import ResultsData
+    from aiida_mlpotential.data.structures import StructureSetData
+
+    parts = []
+    for cls in (ModelData, StructureSetData, ResultsData):
+        fields = cls.AttributesModel.model_fields
+        inherited = set(cls.__mro__[1].AttributesModel.model_fields)
+        own = [(code(name), field.description) for name, field in fields.items() if name not in inherited]
+        parts.append(f'{code(cls.__name__)}\n\n{table(("Attribute", "Meaning"), own)}')
+    return '\n'.join(parts)
+
+
+def command_line() -> str:
+    """Return the help of every command."""
+    import click
+
+    from aiida_mlpotential.cli import main
+
+    def walk(command: click.Command, names: tuple[str, ...]) -> Iterator[str]:
+        settings = {**command.context_settings, 'terminal_width': 100, 'max_content_width': 100}
+        context = click.Context(command, info_name=' '.join(names), **settings)
+        yield f'## `{" ".join(names)}`\n\n```text\n{command.get_help(context)}\n```\n'
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                assert child is not None
+                yield from walk(child, (*names, name))
+
+    return '\n'.join(walk(main, ('aiida-mlpotential',)))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    'parameters': parameters,
+    'quantities': quantities,
+    'statuses': statuses,
+    'exit_codes': exit_codes,
+    'models': models,
+    'units': units,
+    'ports': ports,
+    'node_attributes': node_attributes,
+    'command_line': command_line,
+}
+
+
+def write_all(target: Path = TARGET) -> None:
+    """Write every page; one that has not changed is left alone, so that a rebuild is quick."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        path, text = target / f'{name}.md', make()
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+if __name__ == '__main__':
+    use_private_configuration()
+    write_all()

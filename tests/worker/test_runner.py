@@ -1,0 +1,235 @@
+"""A whole job in the worker: whatever happens ends in the results file, and no structure costs another."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+
+from aiida_mlpotential.worker import runner, storage
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec, ModelSpec
+
+
+def _expected(frames: Frames) -> np.ndarray:
+    energies = []
+    for atoms in frames:
+        atoms.calc = EMT()
+        energies.append(atoms.get_potential_energy())
+    return np.array(energies)
+
+
+def test_the_numbers_are_those_of_the_calculator(job):
+    info = job.run(properties=['energy', 'forces', 'stress'])
+    assert info['state'] == 'finished'
+    assert info['counts'] == {'total': 7, 'ok': 7, 'failed': 0, 'pending': 0}
+    np.testing.assert_allclose(job.array('energies'), _expected(job.frames), atol=1e-12)
+    last = job.frames.to_ase(6)
+    last.calc = EMT()
+    np.testing.assert_allclose(job.array('forces')[job.frames.offsets[6] :], last.get_forces(), atol=1e-12)
+    np.testing.assert_allclose(job.array('stress')[6], last.get_stress(voigt=False), atol=1e-12)
+
+
+def test_what_made_the_numbers_is_recorded(job):
+    info = job.run(num_threads=1)
+    assert info['versions'].keys() >= {'python', 'numpy', 'ase'}
+    assert info['worker_command']
+    assert info['timings'].keys() == {'load', 'evaluate', 'total'}
+    assert info['units'] == {'energies': 'eV', 'forces': 'eV/angstrom'}
+    assert (info['device'], info['num_threads'], info['precision']) == ('cpu', 1, 'double')
+    assert 'Energy' in (job.directory / 'mlpotential.txt').read_text()
+
+
+def test_a_bad_structure_costs_no_other(job):
+    positions = job.frames.positions.copy()
+    positions[job.frames.offsets[2]] = np.nan
+    numbers = job.frames.numbers.copy()
+    numbers[job.frames.offsets[4]] = 14
+    job.frames = dataclasses.replace(job.frames, positions=positions, numbers=numbers)
+    info = job.run()
+    assert info['counts'] == {'total': 7, 'ok': 5, 'failed': 2, 'pending': 0}
+    status = job.array('status')
+    assert status[2] == FrameStatus.NON_FINITE_INPUT
+    assert status[4] == FrameStatus.UNSUPPORTED_ELEMENT
+    assert info['messages'].keys() == {'2', '4'}
+    assert np.isnan(job.array('energies')[[2, 4]]).all()
+    assert np.isfinite(job.array('energies')[[0, 1, 3, 5, 6]]).all()
+
+
+def _fail(job, change=None, **parameters):
+    spec = job.write(**parameters)
+    if change:
+        spec = change(job, spec)
+    assert runner.run_job(lambda: spec, job.directory) is False
+    info = job.info()
+    assert info['state'] == 'failed'
+    assert 'Traceback' in info['error']['traceback']
+    return info['error']
+
+
+def _model(**changes):
+    return lambda _job, spec: dataclasses.replace(spec, model=dataclasses.replace(spec.model, **changes))
+
+
+def _file(name, content, sha256=None):
+    def change(job, spec):
+        (job.directory / 'model').mkdir()
+        if content is not None:
+            (job.directory / name).write_bytes(content)
+        return dataclasses.replace(spec, model=dataclasses.replace(spec.model, files={name: sha256 or 'e' * 64}))
+
+    return change
+
+
+def _damage(job, spec):
+    path = job.directory / FRAMES_FILE
+    path.write_bytes(path.read_bytes()[:100])
+    return spec
+
+
+def _no_frames(job, spec):
+    (job.directory / FRAMES_FILE).unlink()
+    return spec
+
+
+def _not_frames(job, spec):
+    (job.directory / FRAMES_FILE).write_bytes(b'no zip')
+    return dataclasses.replace(spec, frames_sha256=runner.sha256_of(b'no zip'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'label', 'text'),
+    [
+        (lambda _j, s: dataclasses.replace(s, task='dance'), 'ERROR_JOB_INVALID', 'single_point'),
+        (_model(backend='abacus'), 'ERROR_MODEL_UNSUPPORTED', 'ase'),
+        (_model(options={'calculator': 'os.system'}), 'ERROR_MODEL_UNSUPPORTED', 'not the class of an ASE calculator'),
+        (_model(options={'calculator': 'nowhere.Calc'}), 'ERROR_BACKEND_MISSING', 'install'),
+        (_file('model/x.pt', None), 'ERROR_MODEL_MISSING', 'model/x.pt'),
+        (_file('model/x.pt', b'cut'), 'ERROR_MODEL_HASH', 'sha256'),
+        (_damage, 'ERROR_STRUCTURES_INVALID', 'not the file that was sent'),
+        (_no_frames, 'ERROR_STRUCTURES_INVALID', 'missing'),
+        (_not_frames, 'ERROR_STRUCTURES_INVALID', 'not a set of frames'),
+    ],
+)
+def test_an_unusable_job_says_why(job, change, label, text):
+    error = _fail(job, change)
+    assert error['label'] == label
+    assert text in error['message']
+
+
+def test_wrong_parameters_are_refused_here_too(job):
+    assert _fail(job, precision='half')['label'] == 'ERROR_JOB_INVALID'
+
+
+def test_a_property_that_the_backend_lacks_is_refused(job):
+    error = _fail(job, properties=['forces_std'])
+    assert error['label'] == 'ERROR_PROPERTY_UNAVAILABLE'
+
+
+def test_a_job_file_that_cannot_be_read_is_an_error_like_others(tmp_path):
+    def read():
+        return JobSpec.from_json('nonsense')
+
+    assert runner.run_job(read, tmp_path) is False
+    assert '"ERROR_JOB_INVALID"' in (tmp_path / 'results.json').read_text()
+
+
+def test_a_full_disk_in_the_middle_keeps_what_was_done(job, monkeypatch):
+    job.run()
+    before = job.array('energies')
+    (job.directory / 'results.json').unlink()
+    calls = []
+
+    def pwrite(*args):
+        calls.append(args)
+        if len(calls) > 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*args)
+
+    original = os.pwrite
+    monkeypatch.setattr(storage.os, 'pwrite', pwrite)
+    error = _fail(job, batch_atoms=1)
+    assert error['label'] == 'ERROR_DISK_FULL'
+    done = job.array('status') == FrameStatus.OK
+    assert 0 < done.sum() < 7
+    np.testing.assert_array_equal(job.array('energies')[done], before[done])
+
+
+def test_a_killed_job_goes_on_from_what_it_had(job, monkeypatch):
+    complete = job.run()
+    energies = job.array('energies')
+    (job.directory / 'results.json').unlink()
+
+    from aiida_mlpotential.worker.backends.ase import AseBackend
+
+    original, seen = AseBackend.evaluate, []
+
+    def evaluate(self, frames, request):
+        seen.append(len(frames))
+        if len(seen) == 4:
+            raise KeyboardInterrupt  # as a kill: nothing is caught, nothing is cleaned up
+        return original(self, frames, request)
+
+    monkeypatch.setattr(AseBackend, 'evaluate', evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(batch_atoms=1)
+    assert job.info()['state'] == 'running'
+    assert (job.array('status') == FrameStatus.OK).sum() == 3
+    info = job.run(batch_atoms=2, num_threads=1)
+    assert sum(seen[4:]) == 4
+    assert info['counts'] == complete['counts']
+    assert 'went on with the results of 3 structures' in info['notes'][0]
+    np.testing.assert_array_equal(job.array('energies'), energies)
+
+
+def test_results_of_another_job_are_not_taken_over(job):
+    job.run()
+    info = job.run(minimum_distance=0.1)
+    assert info['notes'] == []
+
+
+def test_sigterm_ends_the_job_in_order(job, copper):
+    job.frames = copper(800)
+    process = job.start(batch_atoms=4)
+    deadline = time.monotonic() + 30
+    while not (job.directory / 'arrays' / 'offsets.npy').exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    info = job.info()
+    assert info['state'] == 'stopped'
+    assert 0 < info['counts']['ok'] < 800
+    assert info['counts']['pending'] == 800 - info['counts']['ok']
+    assert any('SIGTERM' in note for note in info['notes'])
+
+
+def test_a_killed_process_leaves_valid_files(job, copper):
+    job.frames = copper(800)
+    process = job.start(batch_atoms=4)
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        path = job.directory / 'arrays' / 'status.npy'
+        if path.exists() and (job.array('status') == FrameStatus.OK).sum() > 30:
+            process.kill()
+    process.communicate()
+    ok = job.array('status') == FrameStatus.OK
+    assert 30 < ok.sum() < 800
+    assert np.isfinite(job.array('energies')[ok]).all()
+    assert np.isnan(job.array('energies')[~ok]).all()
+    assert job.run()['counts']['ok'] == 800
+
+
+def test_the_fingerprint_ignores_what_does_not_change_results():
+    def spec(**parameters):
+        return JobSpec('single_point', ModelSpec('m', 'ase', 'a' * 64), parameters, 'b' * 64)
+
+    assert runner.fingerprint(spec(num_threads=2)) == runner.fingerprint(spec(device='cpu'))
+    assert runner.fingerprint(spec(precision='double')) != runner.fingerprint(spec())
