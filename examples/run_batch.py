@@ -46,7 +46,7 @@ def main(code: str, model: str, number: int) -> None:
 
     results = outputs['results']
     print(
-        f'SinglePointCalculation<{node.pk}>: {results.n_ok} of {len(results)} structures; exit code {node.exit_status}'
+        f'SinglePointCalculation<{node.pk}>: {results.n_ok} of {len(results)} done, exit code {node.exit_status}'
     )
     for index in np.flatnonzero(results.status):
         print(f'{structures.labels[index]}: {results.frame(index).message}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,30 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip('the reference data (../shared/data) is not beside this checkout')
     return SHARED_DATA
+
+
+@pytest.fixture
+def localhost(aiida_computer_local):
+    """Return this machine as an AiiDA computer without waiting times."""
+    computer = aiida_computer_local(label='localhost')
+    computer.set_minimum_job_poll_interval(0)
+    return computer
+
+
+@pytest.fixture
+def python_code(localhost):
+    """Return the running Python as a code: the worker comes with each job."""
+    from aiida import orm
+
+    code = orm.InstalledCode(
+        label='python', computer=localhost, filepath_executable=sys.executable, default_calc_job_plugin='mlpotential.single_point'
+    )
+    return code.store()
+
+
+@pytest.fixture
+def emt_model():
+    """Return the EMT calculator as a stored model."""
+    from aiida_mlpotential.data.model import ModelData
+
+    return ModelData.from_ase_calculator('ase.calculators.emt.EMT', elements=['Al', 'Cu', 'Ni', 'Pd', 'Ag', 'Pt', 'Au']).get_or_store()

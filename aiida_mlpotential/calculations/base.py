@@ -14,23 +14,18 @@ from aiida.engine import CalcJob, CalcJobProcessSpec
 from aiida_mlpotential import __version__
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
-from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.data.structures import StructureSetData, to_frames
 from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.checks import check_frames, explain
 from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
-from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.frames import sha256_of
 from aiida_mlpotential.worker.parameters import validate_parameters, with_defaults
 
 from .archive import worker_archive
 
 #: How the worker comes to the computer; see ``metadata.options.worker``.
 WORKERS = ('upload', 'installed')
-
-
-def frames_of(structure: orm.StructureData) -> Frames:
-    """Return a single structure as a set of one frame."""
-    return Frames.from_ase([structure.get_ase()], labels=(structure.label,) if structure.label else ())
 
 
 def _validate_parameters(node: orm.Dict | None, _: Any) -> str | None:
@@ -71,11 +66,11 @@ def validate_inputs(inputs: dict[str, Any], _: Any) -> str | None:
 
 
 def _validate_properties(model: ModelData, parameters: dict[str, Any]) -> str | None:
-    available = get_backend(model.backend).properties
+    available = get_backend(model.backend_name).properties
     missing = sorted(set(parameters['properties']) - available)
     if missing:
         return (
-            f'parameters: properties = {parameters["properties"]}: the backend {model.backend} of {model.name} '
+            f'parameters: properties = {parameters["properties"]}: the backend {model.backend_name} of {model.name} '
             f'has no {", ".join(missing)}; it has {", ".join(sorted(available))}.'
         )
     return None
@@ -104,7 +99,7 @@ def _validate_periodic(
 
 def _validate_single(structure: orm.StructureData, model: ModelData, parameters: dict[str, Any]) -> str | None:
     """Say at once what the worker would say of a single structure."""
-    frames = frames_of(structure)
+    frames = to_frames(structure)
     minimum = parameters['minimum_distance']
     status = int(check_frames(frames, model.elements, minimum)[0])
     if status == FrameStatus.PENDING:
@@ -189,10 +184,10 @@ class MlpotentialCalculation(CalcJob):
         if 'structures' in self.inputs:
             structures: StructureSetData = self.inputs.structures
             frames_sha256 = structures.sha256
-            calcinfo.local_copy_list.append((structures.uuid, structures.FILE, schema.FRAMES_FILE))
+            calcinfo.local_copy_list.append((structures.uuid, schema.FRAMES_FILE, schema.FRAMES_FILE))
         else:
             content = io.BytesIO()
-            frames_of(self.inputs.structure).write(content)
+            to_frames(self.inputs.structure).write(content)
             frames_sha256 = sha256_of(content.getvalue())
             folder.create_file_from_filelike(io.BytesIO(content.getvalue()), schema.FRAMES_FILE, mode='wb')
         job = schema.JobSpec(

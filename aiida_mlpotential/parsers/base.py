@@ -11,6 +11,7 @@ from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
 from aiida_mlpotential.data.results import ResultsData, ResultsError
+from aiida_mlpotential.data.structures import describe_frames, to_frames
 from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.errors import LABELS, FrameStatus
 
@@ -101,7 +102,12 @@ class MlpotentialParser(Parser):
             return None
         if 'counts' not in info and info.get('state') in ('starting', 'failed'):
             return None
-        return ResultsData.from_folder(self.retrieved, info)
+        return ResultsData.from_folder(self.retrieved, info, structures_info=self._structures_info())
+
+    def _structures_info(self) -> dict[str, Any]:
+        """Return elements and formulas of the structures."""
+        inputs = self.node.inputs
+        return inputs.structures.info if 'structures' in inputs else describe_frames(to_frames(inputs.structure))
 
     def _output(self, info: dict[str, Any], results: ResultsData | None) -> None:
         model = info.get('model', {})
@@ -126,8 +132,7 @@ class MlpotentialParser(Parser):
         return {'n_structures': total, 'n_ok': ok, 'n_failed': total - ok - pending, 'n_pending': pending}
 
     def _labels(self) -> tuple[str, ...]:
-        structures = self.node.inputs.get('structures') if 'structures' in self.node.inputs else None
-        return () if structures is None else tuple(structures.labels)
+        return tuple(self.node.inputs.structures.labels) if 'structures' in self.node.inputs else ()
 
     def _failures(self, results: ResultsData) -> list[dict[str, Any]]:
         """Return the first failed structures with the reason."""

@@ -22,9 +22,11 @@ class SinglePointParser(MlpotentialParser):
             return {}
         frame = results.frame(0)
         n_atoms = int(results.offsets[1])
-        summary: dict[str, Any] = {'energy': float(frame.energy), 'n_atoms': n_atoms}
-        if 'structure' in self.node.inputs:
-            summary['formula'] = self.node.inputs.structure.get_formula()
+        summary: dict[str, Any] = {
+            'energy': float(frame.energy),
+            'n_atoms': n_atoms,
+            'formula': results.base.attributes.get('formulas')[0],
+        }
         if frame.energy_std is not None:
             summary.update(
                 energy_std=float(frame.energy_std),

@@ -60,19 +60,21 @@ def load_state_dict_model(path: str | Path, symbols: Sequence[str], family: str,
 
 
 def _assemble(symbols: tuple[str, ...], family: str, members: int) -> ANI:
-    """A float64 model of random weights; torchani does the rest of the checks on the symbols."""
+    """A float64 model of random weights."""
     from torchani.arch import Assembler
+    from torchani.constants import ATOMIC_NUMBER
 
+    if not symbols or len(set(symbols)) != len(symbols):
+        raise ValueError('A model needs at least one element, and each of them once.')
+    if unknown := [symbol for symbol in symbols if symbol not in ATOMIC_NUMBER]:
+        raise ValueError(f'Symbol {unknown[0]!r} is no element.')
     assembler = Assembler()
-    try:
-        assembler.set_symbols(symbols)
-        assembler.set_atomic_networks(ctor=family)
-        assembler.set_global_cutoff_fn('cosine')
-        assembler.set_aev_computer(angular=family, radial=family)
-        assembler.set_zeros_as_self_energies()
-        return assembler.assemble(members).double()
-    except KeyError as error:
-        raise ValueError(f'Symbol {error} is no element.') from error
+    assembler.set_symbols(symbols)
+    assembler.set_atomic_networks(ctor=family)
+    assembler.set_global_cutoff_fn('cosine')
+    assembler.set_aev_computer(angular=family, radial=family)
+    assembler.set_zeros_as_self_energies()
+    return assembler.assemble(members).double()
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -141,6 +141,8 @@ def test_other_models(state, tmp_path):
     refused(tmp_path / 'model.pt', 'shape', family='ani2x')
     refused(tmp_path / 'model.pt', 'order', symbols=('H', 'C', 'O', 'N'))
     refused(tmp_path / 'model.pt', 'no element', symbols=('H', 'C', 'N', 'Qq'))
+    refused(tmp_path / 'model.pt', 'each of them once', symbols=('H', 'C', 'N', 'H'))
+    refused(tmp_path / 'model.pt', 'each of them once', symbols=())
     refused(tmp_path / 'model.pt', 'unknown', family='ani3x')
     refused(tmp_path / 'model.pt', 'at least one', members=0)
 

@@ -1,0 +1,211 @@
+"""Single points through the engine: real jobs on this machine, with a calculator that needs milliseconds."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+from aiida_mlpotential.data.structures import StructureSetData
+
+
+def _structures(number=5):
+    random = np.random.default_rng(8)
+    found = []
+    for index in range(number):
+        atoms = bulk('Cu') * (1 + index % 3, 1, 1)
+        atoms.positions += random.normal(scale=0.03, size=atoms.positions.shape)
+        found.append(atoms)
+    return found
+
+
+@pytest.fixture
+def run(python_code, emt_model):
+    """Return a function that runs a job and returns outputs and node."""
+
+    def function(**inputs):
+        return run_get_node(SinglePointCalculation, code=python_code, model=emt_model, **inputs)
+
+    return function
+
+
+def test_one_structure_gives_numbers_that_can_be_queried(run):
+    atoms = _structures()[2]
+    outputs, node = run(structure=orm.StructureData(ase=atoms), parameters={'properties': ['energy', 'forces', 'stress']})
+    assert node.is_finished_ok, node.exit_message
+    atoms.calc = EMT()
+    summary = outputs['output_parameters'].get_dict()
+    assert summary['energy'] == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+    assert summary['max_force'] == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=1e-10)
+    assert (summary['n_structures'], summary['n_ok'], summary['n_failed'], summary['n_pending']) == (1, 1, 0, 0)
+    assert summary['versions'].keys() >= {'python', 'numpy', 'ase'}
+    assert 'worker.pyz job.json' in summary['worker_command']
+    np.testing.assert_allclose(outputs['results'].get_array('stress')[0], atoms.get_stress(voigt=False), atol=1e-12)
+
+
+def test_many_structures_are_one_job(run):
+    structures = _structures(9)
+    outputs, node = run(structures=StructureSetData.from_ase(structures))
+    assert node.is_finished_ok, node.exit_message
+    for index, atoms in enumerate(structures):
+        atoms.calc = EMT()
+        frame = outputs['results'].frame(index)
+        assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-10)
+
+
+def test_bad_structures_cost_no_other(run):
+    structures = _structures(4)
+    structures[1].positions[0] = np.nan
+    structures.append(bulk('Si'))
+    outputs, node = run(structures=StructureSetData.from_ase(structures, labels=list('abcde')))
+    assert node.exit_status == SinglePointCalculation.exit_codes.ERROR_SOME_STRUCTURES_FAILED.status
+    assert '2 of 5' in node.exit_message
+    assert outputs['output_parameters']['n_ok'] == 3
+    assert [item['status'] for item in outputs['output_parameters']['failures']] == ['NON_FINITE_INPUT', 'UNSUPPORTED_ELEMENT']
+    assert outputs['output_parameters']['failures'][1]['label'] == 'e'
+    assert np.isfinite(outputs['results'].get_array('energies')[[0, 2, 3]]).all()
+
+
+def test_a_model_file_that_was_changed_is_noticed(python_code, run, tmp_path, monkeypatch):
+    from aiida_mlpotential.data.model import ModelData
+
+    path = tmp_path / 'parameters.txt'
+    path.write_text('right')
+    model = ModelData.from_file(
+        path, backend='ase', options={'calculator': 'ase.calculators.emt.EMT', 'kwargs': {}}, elements=['Cu']
+    ).store()
+    original = ModelData.to_spec
+
+    def other_hash(self):
+        spec = original(self)
+        files = {name: 'f' * 64 for name in spec.files}
+        return type(spec)(**{**vars(spec), 'files': files})
+
+    monkeypatch.setattr(ModelData, 'to_spec', other_hash)
+    _, node = run_get_node(
+        SinglePointCalculation, code=python_code, model=model, structure=orm.StructureData(ase=bulk('Cu'))
+    )
+    assert node.exit_status == SinglePointCalculation.exit_codes.ERROR_MODEL_HASH.status
+    assert 'parameters.txt' in node.exit_message
+
+
+def _overlap():
+    return Atoms('Cu2', positions=[[0, 0, 0], [0, 0, 0.01]], cell=[9, 9, 9], pbc=True)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'text'),
+    [
+        (lambda: {}, 'either `structure`'),
+        (lambda: {'structure': bulk('Cu'), 'structures': [bulk('Cu')]}, 'either `structure`'),
+        (lambda: {'structure': bulk('Si')}, 'contains Si; the model knows'),
+        (lambda: {'structure': _overlap()}, '0.010 angstrom apart'),
+        (lambda: {'structures': [bulk('Si'), bulk('Fe')]}, 'every structure has an element'),
+        (lambda: {'structure': bulk('Cu'), 'parameters': {'presicion': 'double'}}, "did you mean 'precision'"),
+        (lambda: {'structure': bulk('Cu'), 'parameters': {'precision': 'half'}}, 'single, double'),
+        (lambda: {'structure': bulk('Cu'), 'parameters': {'properties': ['forces_std']}}, 'has no forces_std'),
+        (lambda: {'structure': Atoms('Cu'), 'parameters': {'properties': ['stress']}}, 'no structure is periodic'),
+        (lambda: {'structure': bulk('Cu'), 'metadata': {'options': {'worker': 'carrier pigeon'}}}, 'upload, installed'),
+    ],
+)
+def test_bad_input_is_refused_before_submission(run, inputs, text):
+    values = inputs()
+    if 'structure' in values:
+        values['structure'] = orm.StructureData(ase=values['structure'])
+    if 'structures' in values:
+        values['structures'] = StructureSetData.from_ase(values['structures'])
+    with pytest.raises(ValueError, match=text.replace('(', r'\(')):
+        run(**values)
+
+
+def test_an_alloy_is_refused(run):
+    structure = orm.StructureData(cell=np.eye(3) * 4)
+    structure.append_atom(position=(0, 0, 0), symbols=['Cu', 'Au'], weights=[0.5, 0.5])
+    with pytest.raises(ValueError, match='mixed or partial'):
+        run(structure=structure)
+
+
+def test_an_unfinished_job_is_continued_where_it_stopped(run, tmp_path):
+    structures = StructureSetData.from_ase(_structures(6)).store()
+    _, first = run(structures=structures)
+    work = first.outputs.remote_folder.get_remote_path()
+    status = np.load(f'{work}/arrays/status.npy')
+    status[3:] = 1
+    np.save(f'{work}/arrays/status.npy', status)
+    info = json.loads(open(f'{work}/results.json').read())
+    del info['counts']
+    with open(f'{work}/results.json', 'w') as handle:
+        json.dump({**info, 'state': 'running'}, handle)
+    outputs, node = run(structures=structures, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    assert 'went on with the results of 3 structures' in outputs['output_parameters']['notes'][0]
+    # EMT keeps a neighbour list between calls, so that the order of summation depends on what came before
+    np.testing.assert_allclose(outputs['results'].energies, first.outputs.results.energies, rtol=0, atol=1e-13)
+
+
+def test_a_parent_without_results_is_no_obstacle(run, localhost, tmp_path):
+    empty = orm.RemoteData(computer=localhost, remote_path=str(tmp_path)).store()
+    _, node = run(structure=orm.StructureData(ase=bulk('Cu')), parent_folder=empty)
+    assert node.is_finished_ok, node.exit_message
+
+
+def test_the_installed_worker_gives_the_same(run, localhost, emt_model, tmp_path):
+    import sys
+    from pathlib import Path
+
+    script = Path(sys.executable).with_name('aiida-mlpotential-worker')
+    code = orm.InstalledCode(label='worker', computer=localhost, filepath_executable=str(script)).store()
+    structure = orm.StructureData(ase=bulk('Cu'))
+    _, uploaded = run(structure=structure)
+    outputs, node = run_get_node(
+        SinglePointCalculation,
+        code=code,
+        model=emt_model,
+        structure=structure,
+        metadata={'options': {'worker': 'installed'}},
+    )
+    assert node.is_finished_ok, node.exit_message
+    assert 'worker.pyz' not in node.base.repository.list_object_names()
+    assert outputs['output_parameters']['energy'] == uploaded.outputs.output_parameters['energy']
+
+
+def test_the_same_inputs_are_not_computed_twice(run):
+    from aiida.manage.caching import enable_caching
+
+    structures = StructureSetData.from_ase(_structures(3)).store()
+    with enable_caching(identifier='aiida.calculations:mlpotential.single_point'):
+        _, first = run(structures=structures)
+        _, second = run(structures=structures)
+        _, other = run(structures=structures, parameters={'properties': ['energy']})
+    assert second.base.caching.get_cache_source() == first.uuid
+    assert second.is_finished_ok
+    assert other.base.caching.get_cache_source() is None
+
+
+def test_another_results_version_is_computed_anew(run, monkeypatch):
+    from aiida.manage.caching import enable_caching
+
+    structures = StructureSetData.from_ase(_structures(3)).store()
+    with enable_caching(identifier='aiida.calculations:mlpotential.single_point'):
+        run(structures=structures)
+        monkeypatch.setattr(SinglePointCalculation, 'CACHE_VERSION', SinglePointCalculation.CACHE_VERSION + 1)
+        _, second = run(structures=structures)
+    assert second.base.caching.get_cache_source() is None
+
+
+def test_structures_are_stored_once_and_copied_to_the_job(run):
+    structures = StructureSetData.from_ase(_structures(3))
+    _, node = run(structures=structures)
+    assert 'structures.npz' not in node.base.repository.list_object_names()
+    content = structures.base.repository.get_object_content('structures.npz', mode='rb')
+    assert StructureSetData.from_frames(structures.get_frames()).sha256 == structures.sha256
+    assert isinstance(io.BytesIO(content).getvalue(), bytes)

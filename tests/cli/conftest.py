@@ -1,0 +1,58 @@
+"""Fixtures of the command line's tests: a runner, a model that needs no download, and a Code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiida import orm
+from click.testing import CliRunner, Result
+
+from aiida_mlpotential.cli import main
+from aiida_mlpotential.cli.codes import CODE_LABEL, COMPUTER_LABEL, PLUGIN
+from aiida_mlpotential.data.model import ModelData
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Return a function that runs the command line in this process, in the loaded test profile."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def emt(aiida_profile_clean) -> ModelData:
+    """Return ASE's effective medium theory, which takes milliseconds and no parameter file."""
+    elements = ['H', 'C', 'N', 'O', 'Al', 'Ni', 'Cu', 'Pd', 'Ag', 'Pt', 'Au']
+    return ModelData.from_ase_calculator('ase.calculators.emt.EMT', name='EMT', elements=elements).get_or_store()
+
+
+@pytest.fixture
+def localhost(aiida_profile_clean, tmp_path: Path) -> orm.Computer:
+    """Return a computer that polls its jobs without waiting."""
+    computer = orm.Computer(
+        label=COMPUTER_LABEL,
+        hostname='localhost',
+        transport_type='core.local',
+        scheduler_type='core.direct',
+        workdir=str(tmp_path / 'scratch'),
+    ).store()
+    computer.set_minimum_job_poll_interval(0)
+    computer.set_default_mpiprocs_per_machine(1)
+    computer.configure(safe_interval=0)
+    return computer
+
+
+@pytest.fixture
+def code(localhost: orm.Computer) -> orm.InstalledCode:
+    """Return the Code that ``aiida-mlpotential setup`` would make."""
+    return orm.InstalledCode(
+        label=CODE_LABEL, computer=localhost, filepath_executable=sys.executable, default_calc_job_plugin=PLUGIN
+    ).store()
