@@ -36,7 +36,10 @@ def python_code(localhost):
     from aiida import orm
 
     code = orm.InstalledCode(
-        label='python', computer=localhost, filepath_executable=sys.executable, default_calc_job_plugin='mlpotential.single_point'
+        label='python',
+        computer=localhost,
+        filepath_executable=sys.executable,
+        default_calc_job_plugin='mlpotential.single_point',
     )
     return code.store()
 
@@ -46,4 +49,6 @@ def emt_model():
     """Return the EMT calculator as a stored model."""
     from aiida_mlpotential.data.model import ModelData
 
-    return ModelData.from_ase_calculator('ase.calculators.emt.EMT', elements=['Al', 'Cu', 'Ni', 'Pd', 'Ag', 'Pt', 'Au']).get_or_store()
+    return ModelData.from_ase_calculator(
+        'ase.calculators.emt.EMT', elements=['Al', 'Cu', 'Ni', 'Pd', 'Ag', 'Pt', 'Au']
+    ).get_or_store()

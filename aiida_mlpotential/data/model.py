@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from aiida import orm
 from aiida.common.exceptions import ValidationError
+from aiida.orm.implementation import clean_value
 from aiida.orm.pydantic import OrmMetadataField
 
 from aiida_mlpotential.worker.backends import BACKENDS
@@ -47,6 +48,10 @@ class ModelInfo:
 DEFAULT_INFO = ModelInfo()
 
 
+def _backend_of(node: Any) -> str:
+    return str(node.base.attributes.get('backend'))
+
+
 class ModelData(orm.Data):
     """A machine-learning potential with its parameters, immutable and identified by the sha256 of these.
 
@@ -59,9 +64,7 @@ class ModelData(orm.Data):
 
         name: str = OrmMetadataField(description='Name of the model')
         # `backend` of a node is AiiDA's storage, hence the detour
-        backend: str = OrmMetadataField(
-            description='Backend that evaluates the model', orm_to_model=lambda node: _backend_of(node)
-        )
+        backend: str = OrmMetadataField(description='Backend that evaluates the model', orm_to_model=_backend_of)
         sha256: str = OrmMetadataField(description='Hash of the parameters')
         elements: list[str] | None = OrmMetadataField(None, description='Chemical symbols in the order of the model')
         ensemble_size: int = OrmMetadataField(1, description='Number of members')
@@ -354,10 +357,6 @@ class ModelData(orm.Data):
         return bool(self.base.repository.get_object(path).file_type.name == 'DIRECTORY')
 
 
-def _backend_of(node: Any) -> str:
-    return str(node.base.attributes.get('backend'))
-
-
 def _refuse(message: str) -> NoReturn:
     raise ValidationError(message)
 
@@ -377,9 +376,10 @@ def _check_elements(elements: Any) -> None:
 
 
 def _canonical_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as JSON gives them back, so that a tuple and a list are the same."""
+    """Return the options as the database gives them back: tuples are lists, floats have 14 significant digits."""
     try:
-        result: dict[str, Any] = json.loads(json.dumps(dict(options), sort_keys=True, allow_nan=False))
+        text = json.dumps(dict(options), sort_keys=True, allow_nan=False)
+        result: dict[str, Any] = clean_value(json.loads(text))
     except (TypeError, ValueError) as exception:
         raise ValueError(f'the options of a model must be finite JSON values: {exception}') from None
     return result

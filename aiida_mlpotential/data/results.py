@@ -229,13 +229,18 @@ class ResultsData(orm.ArrayData):
 
         :raises ValueError: if the results were not made by a job with structures
         """
+        frames = self._find_structures()
+        if frames is None:
+            raise ValueError('the results are not linked to their structures: pass these as `structures`')
+        return frames
+
+    def _find_structures(self) -> Frames | None:
         creator = self.creator
-        if creator is not None:
-            inputs = creator.base.links.get_incoming(node_class=(StructureSetData, orm.StructureData)).nested()
-            for name in ('structures', 'structure'):
-                if name in inputs:
-                    return to_frames(inputs[name])
-        raise ValueError('the results are not linked to their structures: pass these as `structures`')
+        if creator is None:
+            return None
+        inputs = creator.base.links.get_incoming(node_class=(StructureSetData, orm.StructureData)).nested()
+        found = [inputs[name] for name in ('structures', 'structure') if name in inputs]
+        return to_frames(found[0]) if found else None
 
     def _frames(self, structures: Structures | None) -> Frames:
         if structures is None:
@@ -303,9 +308,7 @@ class ResultsData(orm.ArrayData):
             import pandas as pd
         except ImportError:
             raise ImportError('a DataFrame needs pandas: pip install pandas') from None
-        frames = None
-        if structures is not None or self.creator is not None:
-            frames = self._frames(structures)
+        frames = self._find_structures() if structures is None else self._frames(structures)
         messages, statuses = self.messages, [FrameStatus(value) for value in self.status.tolist()]
         missing = np.full(len(self), np.nan)
         columns: dict[str, Iterable[Any]] = {

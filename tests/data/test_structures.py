@@ -13,8 +13,8 @@ from ase.build import bulk, molecule
 
 from aiida_mlpotential.data.formulas import MAX_FORMULAS, formulas_of
 from aiida_mlpotential.data.structures import (
-    StructureSetData,
     StructuresError,
+    StructureSetData,
     describe_frames,
     extract_structure,
     frames_of_structures,

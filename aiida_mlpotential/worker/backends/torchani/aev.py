@@ -174,7 +174,7 @@ def descriptor_bytes(pairs: HalfPairs, atoms: int, constants: Constants, gradien
     per_pair = 300 + 6 * constants.radial_features * size
     values = 13 + 2 * sections + 3 * shifts + 2 * constants.angular_features
     if gradients:
-        values += 8 + sections + 2 * shifts + 3 * constants.angular_features
+        values += 8 + sections + 2 * shifts + constants.angular_features
     return len(pairs) * per_pair + triples * (32 + values * size)
 
 

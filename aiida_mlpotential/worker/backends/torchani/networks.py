@@ -81,9 +81,10 @@ class ElementNetworks:
     def values_per_atom(self, width: int, gradients: bool, each_member: bool) -> int:
         """How many numbers an evaluation holds for each atom with vectors of this width."""
         hidden = self.final_weight.shape[1] + sum(weight.shape[1] for weight in self.weights[1:])
-        values = 2 * self.members * hidden + 3 * width
+        # All slopes, but of the rest only what belongs to the element at work.
+        values = (3 * self.members * hidden) // 2 + 3 * width
         if gradients:
-            values += self.members * (hidden - self.final_weight.shape[1]) + 2 * width
+            values += 2 * width
         if each_member:
             values += self.members * width
         return int(values)

@@ -37,7 +37,9 @@ def torchani_results(model, atoms):
     energies = model((numbers, positions), cell, pbc, ensemble_values=True).energies[:, 0]
     # Without any neighbour torchani's energy does not depend on the positions.
     forces = [
-        torch.autograd.grad(energy, positions, retain_graph=True, allow_unused=True)[0] if energy.requires_grad else None
+        torch.autograd.grad(energy, positions, retain_graph=True, allow_unused=True)[0]
+        if energy.requires_grad
+        else None
         for energy in energies
     ]
     zero = torch.zeros_like(positions)
@@ -165,7 +167,11 @@ def test_slab_has_no_stress_but_images(random_model, flatten, crystals):
 @pytest.mark.parametrize('precision', ['single', 'double'])
 def test_no_neighbours(precision, random_model, flatten):
     model = random_model(2)
-    structures = [Atoms('O'), Atoms('H2', positions=[[0, 0, 0], [0, 0, 5.2]]), Atoms('CH', positions=[[0] * 3, [50] * 3])]
+    structures = [
+        Atoms('O'),
+        Atoms('H2', positions=[[0, 0, 0], [0, 0, 5.2]]),
+        Atoms('CH', positions=[[0] * 3, [50] * 3]),
+    ]
     engine = engine_of(model, precision)
     result = engine.evaluate(*flatten(structures), EVERYTHING)
     assert not result.forces.any()
@@ -250,14 +256,12 @@ def test_active_members(random_model, flatten, molecules):
 
 def test_memory_estimate_grows_with_the_structure(random_model, flatten):
     engine = engine_of(random_model(2))
-    grid = np.argwhere(np.ones((14, 14, 14))) * 1.6
-    sizes = [
-        engine.estimate_bytes(*flatten([Atoms(np.ones(count, int), grid[:count])]), FORCES) for count in (300, 2744)
-    ]
-    assert 6 < sizes[1] / sizes[0] < 16
-    many = [Atoms(np.ones(300, int), grid[:300])] * 20
+    small, large = (Atoms(np.ones(edge**3, int), np.argwhere(np.ones((edge, edge, edge))) * 2.2) for edge in (6, 12))
+    sizes = [engine.estimate_bytes(*flatten([atoms]), FORCES) for atoms in (small, large)]
+    assert 8 < sizes[1] / sizes[0] < 16
     # Structures beyond one chunk are evaluated one chunk after the other.
-    assert engine.estimate_bytes(*flatten(many), FORCES) < 6 * sizes[0]
+    many = [small] * 20
+    assert 3.9 * sizes[0] < engine.estimate_bytes(*flatten(many), FORCES) < 4.1 * sizes[0]
     assert engine.estimate_bytes(*flatten(many)) < engine.estimate_bytes(*flatten(many), FORCES)
 
 

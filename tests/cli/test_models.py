@@ -1,0 +1,165 @@
+"""``models``: what is published, what is in the profile, and where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from aiida import orm
+
+from aiida_mlpotential import library
+from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.worker.registry import PRETRAINED
+
+
+@pytest.fixture
+def installed(emt: ModelData, monkeypatch) -> ModelData:
+    """Let the library find, and give, a small model in place of ANI-1x."""
+    monkeypatch.setattr(library, 'find_model', lambda name: emt if name == 'ANI-1x' else None)
+    return emt
+
+
+def test_list_names_all_published_models(aiida_profile_clean, invoke) -> None:
+    """Every model of the registry is there with its facts, and none is installed."""
+    result = invoke('models', 'list')
+    assert result.exit_code == 0, result.output
+    for model in PRETRAINED.values():
+        line = next(line for line in result.output.splitlines() if line.startswith(model.name))
+        assert ' '.join(model.elements) in line
+        assert model.method in line
+        assert model.doi in line
+        assert line.split()[-1] == '-'
+    assert '`aiida-mlpotential models install NAME`' in result.output
+
+
+def test_list_shows_what_is_installed(installed: ModelData, invoke) -> None:
+    """An installed model has its PK; the user's own are shown on request."""
+    result = invoke('models', 'list')
+    assert next(line for line in result.output.splitlines() if 'ANI-1x' in line).split()[-1] == str(installed.pk)
+    own = ModelData.from_ase_calculator('ase.calculators.lj.LennardJones').get_or_store()
+    assert 'LennardJones' not in result.output
+    lines = invoke('models', 'list', '--all').output.splitlines()
+    line = next(line for line in lines if line.startswith('LennardJones'))
+    assert line.split() == ['LennardJones', 'any', '1', str(own.pk)]
+    assert not [line for line in lines if line.startswith('EMT')]  # it stands there as ANI-1x
+
+
+def test_install_says_what_is_done(emt: ModelData, invoke, monkeypatch, tmp_path: Path) -> None:
+    """Progress of the library is shown, and a directory is the only source if one is named."""
+    seen = []
+
+    def get_model(name, sources=None, report=None):
+        report(f'looking for {name}')
+        seen.append((name, sources))
+        return emt
+
+    monkeypatch.setattr(library, 'get_model', get_model)
+    result = invoke('models', 'install', 'ani-1x', 'ANI1X', 'ani_2x')
+    assert result.exit_code == 0, result.output
+    assert seen == [('ANI-1x', None), ('ANI-2x', None)]
+    assert 'looking for ANI-1x' in result.output
+    assert f'Model ANI-2x: stored, PK {emt.pk}' in result.output
+    seen.clear()
+    assert invoke('models', 'install', 'ANI-1x', '--from', tmp_path).exit_code == 0
+    ((_, sources),) = seen
+    assert [type(source) for source in sources] == [library.DirectorySource]
+
+
+def test_install_of_what_is_there(installed: ModelData, invoke, monkeypatch) -> None:
+    """A second installation says that there was nothing to do."""
+    monkeypatch.setattr(library, 'get_model', lambda name, sources=None, report=None: installed)
+    assert f'in the profile already, PK {installed.pk}' in invoke('models', 'install', 'ANI-1x').output
+
+
+def test_install_from_an_empty_directory(aiida_profile_clean, invoke, tmp_path: Path) -> None:
+    """A directory without the file is one sentence that says what to put there."""
+    result = invoke('models', 'install', 'ANI-1x', '--from', tmp_path)
+    assert result.exit_code == 1
+    assert 'Error: ANI-1x could not be found: directory: ' in result.output
+    assert 'ani1x_state_dict.pt' in result.output
+    assert 'Traceback' not in result.output
+
+
+def test_install_of_a_wrong_file(aiida_profile_clean, invoke, tmp_path: Path) -> None:
+    """A file that is not what its name says is refused."""
+    (tmp_path / 'ani1x.npz').write_bytes(b'something else')
+    result = invoke('models', 'install', 'ANI-1x', '--from', tmp_path)
+    assert result.exit_code == 1
+    assert PRETRAINED['ANI-1x'].sha256 in result.output
+    assert orm.QueryBuilder().append(ModelData).count() == 0
+
+
+def test_unknown_name(aiida_profile_clean, invoke) -> None:
+    """A misspelt name is answered with the right one, and nothing is installed."""
+    result = invoke('models', 'install', 'ANI-1ccx', 'ANI-2')
+    assert result.exit_code == 1
+    assert "there is no model 'ANI-2'; did you mean ANI-2x?" in result.output
+    assert orm.QueryBuilder().append(ModelData).count() == 0
+
+
+def test_show_a_node(emt: ModelData, invoke) -> None:
+    """A model is shown by PK and by UUID, with the number of its calculations."""
+    for identifier in (emt.pk, emt.uuid):
+        result = invoke('models', 'show', identifier)
+        assert result.exit_code == 0, result.output
+        shown = dict(line.split(maxsplit=1) for line in result.output.splitlines() if not line.startswith('Used'))
+        assert shown['Name'] == 'EMT'
+        assert shown['Backend'] == 'ase'
+        assert shown['sha256'] == emt.sha256
+        assert shown['Units'] == 'eV, angstrom'
+        assert 'Used by   0 calculations' in result.output
+
+
+def test_show_counts_calculations(emt: ModelData, localhost: orm.Computer, invoke) -> None:
+    """Calculations that had the model as an input are counted."""
+    node = orm.CalcJobNode(computer=localhost, process_type='aiida.calculations:mlpotential.single_point')
+    node.base.links.add_incoming(emt, link_type=orm.nodes.LinkType.INPUT_CALC, link_label='model')
+    node.store()
+    assert 'Used by   1 calculation\n' in invoke('models', 'show', emt.pk).output
+
+
+def test_show_a_published_model(aiida_profile_clean, invoke) -> None:
+    """What is not installed is shown from the registry, with the command that installs it."""
+    result = invoke('models', 'show', 'ani-1ccx')
+    assert result.exit_code == 0, result.output
+    assert PRETRAINED['ANI-1ccx'].doi in result.output
+    assert 'DLPNO-CCSD(T)/CBS' in result.output
+    assert '`aiida-mlpotential models install ANI-1ccx`' in result.output
+
+
+def test_show_an_installed_model(installed: ModelData, invoke) -> None:
+    """A published model that is installed is shown with its node."""
+    assert installed.uuid in invoke('models', 'show', 'ANI-1x').output
+
+
+@pytest.mark.parametrize(
+    ('identifier', 'message'),
+    [('ANI-3x', 'known are ANI-2x, ANI-1ccx, ANI-1x'), ('999999', "there is no model '999999'")],
+)
+def test_show_what_is_not_there(aiida_profile_clean, invoke, identifier: str, message: str) -> None:
+    """Neither a name nor a node: one sentence."""
+    result = invoke('models', 'show', identifier)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert 'Traceback' not in result.output
+
+
+def test_show_another_node(aiida_profile_clean, invoke) -> None:
+    """A node of another type is named as what it is."""
+    node = orm.Int(1).store()
+    result = invoke('models', 'show', node.pk)
+    assert result.exit_code == 1
+    assert f'node {node.pk} is a Int, not a ModelData' in result.output
+
+
+def test_install_from_published_parameters(aiida_profile_clean, invoke, shared_data: Path) -> None:
+    """The published parameters of a directory become a node, once."""
+    pytest.importorskip('torch')
+    directory = shared_data / 'models' / 'torchani'
+    for _ in range(2):
+        result = invoke('models', 'install', 'ANI-1ccx', '--from', directory)
+        assert result.exit_code == 0, result.output
+    node = orm.QueryBuilder().append(ModelData).one()[0]
+    assert node.sha256 == PRETRAINED['ANI-1ccx'].sha256
+    assert node.ensemble_size == 8
+    assert invoke('models', 'list').output.count(' -\n') == 2

@@ -1,0 +1,413 @@
+"""Tests of the results node."""
+
+import builtins
+import io
+import pickle
+import time
+import tracemalloc
+
+import ase.io
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.common.exceptions import ModificationNotAllowed, ValidationError
+from aiida.common.links import LinkType
+from ase.build import bulk, molecule
+
+from aiida_mlpotential.data.results import FrameResult, ResultsData, ResultsError
+from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.schema import QUANTITIES
+
+pytestmark = pytest.mark.usefixtures('aiida_profile')
+
+INFO = {
+    'model': {'name': 'ANI-x', 'backend': 'torchani', 'sha256': 'ab' * 32, 'ensemble_size': 4},
+    'messages': {'1': 'atoms 0 and 1 are 0.1 angstrom apart'},
+    'units': {},
+    'precision': 'single',
+}
+#: Water, a structure that failed, periodic copper, and one that was not reached.
+LABELS = ('water', 'bad', 'copper', 'late')
+
+
+@pytest.fixture
+def frames():
+    return Frames.from_ase([molecule('H2O'), molecule('H2'), bulk('Cu'), molecule('CH4')], LABELS)
+
+
+@pytest.fixture
+def arrays(frames):
+    return make_arrays(frames, [FrameStatus.OK, FrameStatus.ATOMS_TOO_CLOSE, FrameStatus.OK, FrameStatus.PENDING])
+
+
+def make_arrays(frames, status):
+    rng, n, n_atoms, m = np.random.default_rng(4), len(frames), frames.n_atoms, 4
+    members = np.asfortranarray(rng.normal(-100, 1, size=(m, n)))
+    arrays = {
+        'energies': members.mean(axis=0),
+        'forces': rng.normal(size=(n_atoms, 3)).astype('f4'),
+        'stress': rng.normal(size=(n, 3, 3)),
+        'member_energies': members,
+        'energy_std': members.std(axis=0, ddof=1),
+        'qbc': members.std(axis=0, ddof=1) / np.sqrt(np.maximum(frames.counts, 1)),
+        'forces_std': rng.random((n_atoms, 3)).astype('f4'),
+    }
+    arrays['stress'] += arrays['stress'].transpose(0, 2, 1)
+    arrays['stress'][~frames.pbc.all(axis=1)] = np.nan
+    status = np.array(status, dtype='i1')
+    for name, array in arrays.items():
+        kind = QUANTITIES[name].shape
+        if kind == 'atom3':
+            array[np.repeat(status != 0, frames.counts)] = np.nan
+        elif kind == 'member':
+            array[:, status != 0] = np.nan
+        else:
+            array[status != 0] = np.nan
+    return {**arrays, 'status': status, 'offsets': np.asarray(frames.offsets, dtype='<i8')}
+
+
+def npy(array, **kwargs):
+    stream = io.BytesIO()
+    np.save(stream, array, **kwargs)
+    return stream.getvalue()
+
+
+def make_folder(arrays, **files):
+    """Return a stored folder with arrays, and raw contents that replace them; ``None`` leaves a file out."""
+    contents = {**{name: npy(array) for name, array in arrays.items()}, **files}
+    folder = orm.FolderData()
+    for name, content in contents.items():
+        if content is not None:
+            folder.base.repository.put_object_from_filelike(io.BytesIO(content), f'arrays/{name}.npy')
+    return folder.store()
+
+
+def attach(results, structures, link='structures'):
+    """Store results as the output of a job with these structures."""
+    job = orm.CalcJobNode(process_type='aiida.calculations:mlpotential.single_point')
+    job.base.links.add_incoming(structures.store(), LinkType.INPUT_CALC, link)
+    job.store()
+    results.base.links.add_incoming(job, LinkType.CREATE, 'results')
+    return results.store()
+
+
+@pytest.fixture
+def results(arrays, frames):
+    structures = StructureSetData.from_frames(frames)
+    return attach(ResultsData.from_folder(make_folder(arrays), INFO, structures_info=structures.info), structures)
+
+
+def test_arrays_are_those_of_the_folder(results, arrays):
+    loaded = orm.load_node(results.pk)
+    assert isinstance(loaded, ResultsData)
+    assert sorted(loaded.get_arraynames()) == sorted(arrays)
+    for name, array in arrays.items():
+        assert np.array_equal(loaded.get_array(name), array, equal_nan=True)
+        assert np.array_equal(getattr(loaded, name), array, equal_nan=True)
+        assert loaded.get_shape(name) == array.shape
+    assert loaded.member_energies.shape == (4, 4)
+    assert len(loaded) == 4
+    assert bool(loaded) is True
+
+
+def test_bytes_are_shared_with_the_folder(arrays):
+    """The repository keeps equal content once, so the results take no space of their own."""
+    folder = make_folder(arrays)
+    results = ResultsData.from_folder(folder, INFO).store()
+    for name in arrays:
+        key = results.base.repository.get_object(f'{name}.npy').key
+        assert key == folder.base.repository.get_object(f'arrays/{name}.npy').key
+
+
+def test_attributes(results, arrays):
+    ok = arrays['status'] == 0
+    attributes = results.base.attributes.all
+    expected = {'n_frames': 4, 'n_ok': 2, 'n_failed': 1, 'n_pending': 1, 'n_members': 4}
+    assert {key: attributes[key] for key in expected} == expected
+    assert (results.n_frames, results.n_ok, results.n_failed, results.n_pending, results.n_members) == (4, 2, 1, 1, 4)
+    # AiiDA keeps 14 significant digits of an attribute
+    assert attributes['energy_min'] == pytest.approx(arrays['energies'][ok].min(), rel=1e-13)
+    assert attributes['energy_max'] == pytest.approx(arrays['energies'][ok].max(), rel=1e-13)
+    assert attributes['energy_std_max'] == pytest.approx(arrays['energy_std'][ok].max(), rel=1e-13)
+    assert attributes['energy_std_mean'] == pytest.approx(arrays['energy_std'][ok].mean(), rel=1e-13)
+    assert attributes['qbc_max'] == pytest.approx(arrays['qbc'][ok].max(), rel=1e-13)
+    norms = np.linalg.norm(arrays['forces'].astype('f8'), axis=1)
+    assert attributes['force_max'] == pytest.approx(np.nanmax(norms), rel=1e-12)
+    assert (attributes['model_name'], attributes['model_sha256']) == ('ANI-x', 'ab' * 32)
+    assert attributes['precision'] == 'single'
+    assert attributes['units']['forces'] == 'eV/angstrom'
+    assert set(attributes['units']) == set(arrays) - {'status', 'offsets'}
+    assert attributes['elements'] == ['H', 'C', 'O', 'Cu']
+    assert attributes['formulas'] == ['CH4', 'Cu', 'H2', 'H2O']
+    assert results.messages == {1: INFO['messages']['1']}
+    assert results.get_description() == '2 of 4 structures with ANI-x'
+
+
+def test_values_of_failed_frames_do_not_count(frames, arrays):
+    """Even if a worker had left numbers there."""
+    for name, value in (('energies', -1e9), ('energy_std', 1e9), ('qbc', 1e9)):
+        arrays[name][1] = value
+    arrays['forces'][3:5] = 1e9
+    attributes = ResultsData.from_folder(make_folder(arrays), INFO).base.attributes
+    assert attributes.get('energy_min') > -1e8
+    assert max(attributes.get(key) for key in ('energy_std_max', 'energy_std_mean', 'qbc_max', 'force_max')) < 1e3
+
+
+def test_no_frame_succeeded(frames):
+    folder = make_folder(make_arrays(frames, [FrameStatus.PENDING] * 4))
+    results = ResultsData.from_folder(folder, INFO).store()
+    attributes = results.base.attributes.all
+    absent = {'energy_min', 'energy_max', 'energy_std_max', 'energy_std_mean', 'qbc_max', 'force_max'}
+    assert not absent & set(attributes)
+    assert attributes['n_ok'] == 0
+    assert all(not results.frame(index).ok for index in range(4))
+
+
+def test_only_energies(arrays):
+    few = {name: arrays[name] for name in ('energies', 'status', 'offsets')}
+    results = ResultsData.from_folder(make_folder(few), {**INFO, 'messages': {}}).store()
+    for name in ('forces', 'stress', 'member_energies', 'energy_std', 'qbc', 'forces_std'):
+        assert getattr(results, name) is None
+        assert getattr(results.frame(0), name) is None
+    assert results.max_forces() is None
+    assert results.frame(0).energy == arrays['energies'][0]
+    assert 'force_max' not in results.base.attributes.all
+    assert results.base.attributes.get('n_members') == 4
+
+
+def test_query(results):
+    filters = {'attributes.energy_std_max': {'>': 1e-6}, 'attributes.model_sha256': 'ab' * 32}
+    found = orm.QueryBuilder().append(ResultsData, filters=filters, project='id').all(flat=True)
+    assert results.pk in found
+    filters['attributes.energy_std_max'] = {'>': 1e6}
+    assert orm.QueryBuilder().append(ResultsData, filters=filters).count() == 0
+
+
+def test_frame(results, arrays):
+    frame = results.frame(0)
+    assert isinstance(frame, FrameResult)
+    assert (frame.index, frame.status, frame.message, frame.n_atoms, frame.ok) == (0, FrameStatus.OK, '', 3, True)
+    assert frame.energy == arrays['energies'][0]
+    assert np.array_equal(frame.forces, arrays['forces'][:3])
+    assert np.array_equal(frame.forces_std, arrays['forces_std'][:3])
+    assert np.array_equal(frame.member_energies, arrays['member_energies'][:, 0])
+    assert (frame.energy_std, frame.qbc) == (arrays['energy_std'][0], arrays['qbc'][0])
+    assert frame.stress is None
+    assert frame.max_force == pytest.approx(np.linalg.norm(arrays['forces'][:3], axis=1).max(), rel=1e-6)
+    frame.forces[:] = 0
+    assert np.array_equal(results.frame(0).forces, arrays['forces'][:3])
+    assert np.array_equal(results.frame(2).stress, arrays['stress'][2])
+    assert results.frame(-2).index == 2
+
+
+def test_failed_frame(results):
+    frame = results.frame(1)
+    assert frame.status is FrameStatus.ATOMS_TOO_CLOSE
+    assert frame.message == INFO['messages']['1']
+    assert (frame.ok, frame.energy, frame.forces, frame.max_force) == (False, None, None, None)
+    assert results.frame(3).message == FrameStatus.PENDING.help
+    with pytest.raises(IndexError, match='there is no structure 4'):
+        results.frame(4)
+
+
+def test_to_ase(results, arrays, frames):
+    water, bad, copper, late = results.to_ase()
+    assert water.get_potential_energy() == arrays['energies'][0]
+    assert np.array_equal(water.get_forces(), arrays['forces'][:3])
+    assert water.info['status'] == 'OK'
+    assert water.info['label'] == 'water'
+    assert water.info['energy_std'] == arrays['energy_std'][0]
+    assert water.info['qbc'] == arrays['qbc'][0]
+    assert np.array_equal(water.info['member_energies'], arrays['member_energies'][:, 0])
+    assert np.array_equal(water.arrays['forces_std'], arrays['forces_std'][:3])
+    assert 'stress' not in water.calc.results
+    assert np.allclose(copper.get_stress(voigt=False), arrays['stress'][2])
+    assert bad.calc is None
+    assert bad.info == {'status': 'ATOMS_TOO_CLOSE', 'label': 'bad', 'message': INFO['messages']['1']}
+    assert late.info['status'] == 'PENDING'
+    assert copper == frames.to_ase(2)
+
+
+def test_structures_of_results(arrays, frames):
+    results = ResultsData.from_folder(make_folder(arrays), INFO)
+    with pytest.raises(ValueError, match='not linked to their structures'):
+        results.to_ase()
+    assert len(results.to_ase(frames)) == 4
+    assert len(results.to_ase(StructureSetData.from_frames(frames))) == 4
+    with pytest.raises(ValueError, match=r'structures \(1, 3 atoms\) are not those of the results \(4, 11 atoms'):
+        results.iter_ase(frames.select([0]))
+
+
+def test_single_structure(frames):
+    one = frames.select([2])
+    results = ResultsData.from_folder(make_folder(make_arrays(one, [FrameStatus.OK])), {**INFO, 'messages': {}})
+    structure = orm.StructureData(ase=one.to_ase(0))
+    structure.label = 'copper'
+    attach(results, structure, link='structure')
+    (atoms,) = results.to_ase()
+    assert atoms.info['label'] == 'copper'
+    assert results.to_dataframe()['formula'].tolist() == ['Cu']
+    assert len(results.to_ase(structure)) == 1
+
+
+def test_to_dataframe(results, arrays):
+    table = results.to_dataframe()
+    assert table.columns.tolist() == (
+        ['label', 'formula', 'n_atoms', 'energy', 'energy_std', 'qbc', 'max_force', 'status', 'message']
+    )
+    assert table.index.name == 'frame'
+    assert table['label'].tolist() == list(LABELS)
+    assert table['formula'].tolist() == ['H2O', 'H2', 'Cu', 'CH4']
+    assert table['n_atoms'].tolist() == [3, 2, 1, 5]
+    assert np.array_equal(table['energy'], arrays['energies'], equal_nan=True)
+    assert table['status'].tolist() == ['OK', 'ATOMS_TOO_CLOSE', 'OK', 'PENDING']
+    assert table['message'].tolist() == ['', INFO['messages']['1'], '', FrameStatus.PENDING.help]
+    assert table['max_force'][0] == pytest.approx(results.frame(0).max_force)
+    assert np.isnan(table['max_force'][1])
+
+
+def test_to_dataframe_without_structures(arrays):
+    results = ResultsData.from_folder(make_folder({k: v for k, v in arrays.items() if k != 'forces'}), INFO)
+    table = results.to_dataframe()
+    assert table['formula'].tolist() == [''] * 4
+    assert table['max_force'].isna().all()
+
+
+def test_to_dataframe_without_pandas(results, monkeypatch):
+    real = builtins.__import__
+
+    def fail(name, *args, **kwargs):
+        if name == 'pandas':
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, '__import__', fail)
+    with pytest.raises(ImportError, match='needs pandas: pip install pandas'):
+        results.to_dataframe()
+
+
+def test_write_extxyz(results, tmp_path, arrays):
+    results.write_extxyz(tmp_path / 'out.extxyz')
+    images = ase.io.read(tmp_path / 'out.extxyz', index=':')
+    assert [atoms.info['status'] for atoms in images] == ['OK', 'ATOMS_TOO_CLOSE', 'OK', 'PENDING']
+    assert images[0].get_potential_energy() == pytest.approx(arrays['energies'][0], abs=1e-7)
+    assert np.allclose(images[0].get_forces(), arrays['forces'][:3], atol=1e-7)
+    assert np.allclose(images[2].get_stress(voigt=False), arrays['stress'][2], atol=1e-7)
+    assert images[1].info['message'] == INFO['messages']['1']
+
+
+def test_max_forces_with_empty_frames(frames):
+    some = Frames.from_ase([ase.Atoms(), molecule('H2O'), ase.Atoms(), ase.Atoms('H'), ase.Atoms()])
+    arrays = make_arrays(some, [FrameStatus.EMPTY, FrameStatus.OK, FrameStatus.EMPTY, FrameStatus.OK, 5])
+    results = ResultsData.from_folder(make_folder(arrays), INFO).store()
+    norms = np.linalg.norm(arrays['forces'], axis=1)
+    assert np.allclose(results.max_forces(), [np.nan, norms[:3].max(), np.nan, norms[3], np.nan], equal_nan=True)
+    assert results.base.attributes.get('force_max') == pytest.approx(norms.max(), rel=1e-6)
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_object_arrays_are_never_unpickled(arrays, tmp_path):
+    content = npy(np.array([Hostile(tmp_path / 'pwned')] * 4, dtype=object), allow_pickle=True)
+    for name in ('energies', 'status', 'offsets', 'forces'):
+        with pytest.raises(ResultsError, match=rf'{name}.npy holds values of type \|O, expected'):
+            ResultsData.from_folder(make_folder(arrays, **{name: content}), INFO)
+    with pytest.raises(ResultsError, match=r'energies\.npy is no array'):
+        ResultsData.from_folder(make_folder(arrays, energies=pickle.dumps(Hostile(tmp_path / 'pwned'))), INFO)
+    assert not (tmp_path / 'pwned').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'message'),
+    [
+        ('energies', lambda a: npy(a)[:-3], r'energies.npy is truncated: 157 bytes, expected 160'),
+        ('forces', lambda a: npy(a) + b'x', r'forces.npy is too long'),
+        ('energies', lambda a: npy(a)[:40], r'energies.npy is no array file'),
+        ('energies', lambda a: b'', r'energies.npy is no array file'),
+        ('energies', lambda a: npy(a).replace(b"'shape': (4,)", b"'shape': (-4)"), r'energies.npy is no array file'),
+        ('energies', lambda a: npy(a[:2]), r'energies.npy has shape \(2,\), expected \(4,\) for 4 structures'),
+        ('energies', lambda a: npy(a.astype('f4')), r'energies.npy holds values of type <f4, expected <f8'),
+        ('energies', lambda a: npy(a.astype('c16')), r'energies.npy holds values of type <c16'),
+        ('forces', lambda a: npy(a.astype('f2')), r'forces.npy holds values of type <f2, expected <f8 or <f4'),
+        ('forces', lambda a: npy(a[:-1]), r'forces.npy has shape \(10, 3\), expected \(11, 3\)'),
+        ('forces', lambda a: npy(np.asfortranarray(a)), r'forces.npy is in Fortran order'),
+        ('stress', lambda a: npy(a[:, :2]), r'stress.npy has shape \(4, 2, 3\), expected \(4, 3, 3\)'),
+        ('member_energies', lambda a: npy(a[:, :2]), r'has shape \(4, 2\), expected \(members, 4\)'),
+        ('member_energies', lambda a: npy(a[0]), r'has shape \(4,\), expected \(members, 4\)'),
+        ('status', lambda a: npy(a[:2]), r'status.npy has shape'),
+        ('status', lambda a: npy(a + np.int8(77)), r'status.npy has the value 77, which no status has'),
+        ('offsets', lambda a: npy(a[::-1].copy()), r'offsets.npy must rise from 0'),
+        ('offsets', lambda a: npy(a[:1]), r'offsets.npy must rise from 0'),
+        ('offsets', lambda a: npy(a[:-1]), r'has shape'),
+        ('energies', lambda a: None, r'the array energies.npy is missing'),
+        ('status', lambda a: None, r'the array status.npy is missing'),
+        ('offsets', lambda a: None, r'the array offsets.npy is missing'),
+    ],
+)
+def test_damaged_arrays(arrays, name, change, message):
+    with pytest.raises(ResultsError, match=message) as caught:
+        ResultsData.from_folder(make_folder(arrays, **{name: change(arrays[name])}), INFO)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_folder():
+    with pytest.raises(ResultsError, match="there is no folder 'arrays'"):
+        ResultsData.from_folder(orm.FolderData().store(), INFO)
+
+
+@pytest.mark.parametrize('info', [{}, {'model': None}, {'model': {'name': 'x'}}, {**INFO, 'messages': {'x': 'y'}}])
+def test_incomplete_info(arrays, info):
+    with pytest.raises(ResultsError, match='the results file is incomplete'):
+        ResultsData.from_folder(make_folder(arrays), info)
+
+
+def test_messages_are_bounded(frames):
+    many = frames.select(np.zeros(150, dtype=int))
+    folder = make_folder(make_arrays(many, [FrameStatus.BACKEND_FAILED] * 150))
+    info = {**INFO, 'messages': {str(index): 'no' for index in reversed(range(150))}}
+    results = ResultsData.from_folder(folder, info)
+    assert sorted(results.messages) == list(range(100))
+    assert results.frame(149).message == FrameStatus.BACKEND_FAILED.help
+
+
+def test_unknown_files_are_left_alone(arrays):
+    results = ResultsData.from_folder(make_folder(arrays, other=b'not mine'), INFO)
+    assert 'other' not in results.get_arraynames()
+
+
+def test_validation_and_immutability(results):
+    with pytest.raises(ValidationError, match=r'made with ResultsData\.from_folder'):
+        ResultsData().store()
+    with pytest.raises(ValidationError, match=r'made with ResultsData\.from_folder'):
+        ResultsData({'energies': np.zeros(1)}).store()
+    with pytest.raises(ModificationNotAllowed):
+        results.set_array('energies', np.zeros(4))
+    assert results.serialize()['attributes']['n_ok'] == 2
+
+
+def test_a_hundred_thousand_structures_in_bounded_memory():
+    n = 100_000
+    numbers = np.tile(np.array([6] * 7 + [1] * 10, dtype='u1'), n)
+    frames = Frames(
+        numbers, np.zeros((17 * n, 3)), np.arange(n + 1) * 17, np.zeros((n, 3, 3)), np.zeros((n, 3), dtype=bool)
+    )
+    folder = make_folder(make_arrays(frames, [0] * n))
+    tracemalloc.start()
+    start = time.perf_counter()
+    results = ResultsData.from_folder(folder, INFO)
+    elapsed, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert results.n_ok == n
+    assert elapsed < 20  # a second or two on a quiet machine
+    assert peak < 60e6  # the forces, or their deviations in double precision, alone are 41 MB in double precision
+    assert len(results.store().to_dataframe()) == n

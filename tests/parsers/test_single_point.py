@@ -1,0 +1,127 @@
+"""Parsing: every way in which a job can end has its own exit code, and partial results are always stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+
+CODES = SinglePointCalculation.exit_codes
+
+
+def test_a_complete_job_gives_all_outputs(parse):
+    results, node = parse()
+    assert node.exit_status in (None, 0)
+    assert set(results) == {'results', 'output_parameters'}
+    assert results['output_parameters']['n_ok'] == 3
+    assert results['output_parameters']['model_name'] == 'EMT'
+
+
+def test_no_results_file_quotes_the_last_words(parse, work_directory):
+    (work_directory / 'results.json').unlink()
+    (work_directory / 'worker.err').write_text('Traceback\nbash: python: command not found\n')
+    results, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_MISSING.status
+    assert 'command not found' in node.exit_message
+    assert results == {}
+
+
+@pytest.mark.parametrize('text', ['', '{"state": "fin', '[]', '{"state": "finished"}'])
+def test_a_broken_results_file(parse, work_directory, text):
+    (work_directory / 'results.json').write_text(text)
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+
+
+def test_results_of_a_newer_worker(parse, change_info):
+    change_info(format_version=99)
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_VERSION.status
+    assert 'update' in node.exit_message
+
+
+@pytest.mark.parametrize('name', ['energies', 'forces', 'status', 'offsets'])
+def test_an_array_that_was_cut_short(parse, work_directory, name):
+    path = work_directory / 'arrays' / f'{name}.npy'
+    path.write_bytes(path.read_bytes()[:-3])
+    results, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+    assert name in node.exit_message
+    assert 'results' not in results
+    assert results['output_parameters']['model_name'] == 'EMT'
+
+
+def test_some_structures_failed(parse, change_info, change_status):
+    change_info(messages={'1': 'contains Xx'})
+    change_status([0, 2, 0])
+    results, node = parse()
+    assert node.exit_status == CODES.ERROR_SOME_STRUCTURES_FAILED.status
+    assert '1 of 3; two: UNSUPPORTED_ELEMENT, contains Xx' in node.exit_message
+    assert results['output_parameters']['failures'] == [
+        {'index': 1, 'label': 'two', 'status': 'UNSUPPORTED_ELEMENT', 'message': 'contains Xx'}
+    ]
+
+
+def test_all_structures_failed(parse, change_status):
+    change_status([5, 2, 4])
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_ALL_STRUCTURES_FAILED.status
+
+
+def test_a_job_that_was_killed_half_way_keeps_what_it_has(parse, change_info, change_status):
+    change_info(state='running', counts=None)
+    change_status([0, 1, 1])
+    results, node = parse()
+    assert node.exit_status == CODES.ERROR_INCOMPLETE.status
+    assert '1 of 3 structures were done' in node.exit_message
+    assert np.isfinite(results['results'].energies[0])
+    assert results['output_parameters']['n_pending'] == 2
+
+
+def test_a_job_that_was_killed_before_the_first_structure(parse, change_info, change_status, work_directory):
+    change_info(state='running', counts=None)
+    change_status([1, 1, 1])
+    (work_directory / 'worker.err').write_text('Killed\n')
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_WORKER_KILLED.status
+    assert 'Killed' in node.exit_message
+
+
+def test_a_job_that_was_killed_while_it_loaded_the_model(parse, change_info, work_directory):
+    change_info(state='starting', counts=None)
+    for path in (work_directory / 'arrays').iterdir():
+        path.unlink()
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_WORKER_KILLED.status
+
+
+@pytest.mark.parametrize('label', ['ERROR_DEVICE_MISSING', 'ERROR_DISK_FULL', 'ERROR_MODEL_HASH'])
+def test_an_error_of_the_worker_becomes_the_exit_code(parse, change_info, label):
+    change_info(state='failed', error={'label': label, 'message': 'the cause'})
+    results, node = parse()
+    assert node.exit_status == CODES[label].status
+    assert 'the cause' in node.exit_message
+    assert 'results' in results
+
+
+def test_an_error_that_nobody_knows_is_an_exception_of_the_worker(parse, change_info):
+    change_info(state='failed', error={'label': 'ERROR_FROM_THE_FUTURE', 'message': 'the cause'})
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_WORKER_EXCEPTION.status
+
+
+@pytest.mark.parametrize('status', [110, 120, 140])
+def test_the_verdict_of_the_scheduler_is_kept(parse, change_info, change_status, status):
+    change_info(state='running', counts=None)
+    change_status([0, 0, 1])
+    results, node = parse(exit_status=status)
+    assert node.exit_status == status
+    assert 'the scheduler says so' in node.exit_message
+    assert results['output_parameters']['n_ok'] == 2
+
+
+def test_the_verdict_of_the_scheduler_is_kept_without_results(parse, work_directory):
+    (work_directory / 'results.json').unlink()
+    _, node = parse(exit_status=110)
+    assert node.exit_status == 110
