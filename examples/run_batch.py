@@ -45,9 +45,7 @@ def main(code: str, model: str, number: int) -> None:
         raise click.ClickException(f'{node.process_label}<{node.pk}> failed: {node.exit_message}')
 
     results = outputs['results']
-    print(
-        f'SinglePointCalculation<{node.pk}>: {results.n_ok} of {len(results)} done, exit code {node.exit_status}'
-    )
+    print(f'SinglePointCalculation<{node.pk}>: {results.n_ok} of {len(results)} done, exit code {node.exit_status}')
     for index in np.flatnonzero(results.status):
         print(f'{structures.labels[index]}: {results.frame(index).message}')
     if results.qbc is not None:

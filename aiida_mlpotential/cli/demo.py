@@ -55,19 +55,17 @@ def demo(directory: Path | None, fresh: bool) -> None:
     with steps.step('Computer and Code') as step:
         code = _get_code(home)
         step.result = f'{code.full_label} ({code.filepath_executable})'
-    from .models import install_model
+    from .models import install_model  # which imports AiiDA: not before the directory is open
+    from .reports import fail_unless_finished, show_outcome
 
     model = install_model(MODEL, steps)
-    home.complete()
     with steps.step('Calculation of both structures') as step:
         node, structures = _calculate(code, model)
-        step.result = f'SinglePointCalculation<{node.pk}> {"finished" if node.is_finished_ok else "failed"}'
+        show_outcome(step, node)
         job_seconds = step.seconds
-    from .reports import fail_unless_finished
-
     fail_unless_finished(node)
     click.echo(format_results(node.outputs.results, structures))
-    click.echo(f'\n{steps.seconds:.1f} s since AiiDA was set up, {job_seconds:.1f} s of them for the calculation.')
+    click.echo(f'\nTook {steps.seconds:.1f} s, {job_seconds:.1f} s of them for the calculation.')
     click.echo(format_hints(home, node))
 
 
@@ -83,18 +81,18 @@ def check_backend() -> None:
 
 def _get_code(home: DemoDirectory) -> InstalledCode:
     """Return the Code with the Python that runs now, which may not be the one of an earlier run."""
-    import itertools
     import sys
 
     from . import codes
 
     computer, _ = codes.get_or_make_computer(codes.COMPUTER_LABEL, home.path / 'work', poll_interval=0.2)
-    for label in itertools.chain([codes.CODE_LABEL], (f'{codes.CODE_LABEL}-{number}' for number in itertools.count(2))):
+    number, label = 1, codes.CODE_LABEL
+    while True:
         try:
             return codes.get_or_make_code(computer, label, sys.executable)[0]
-        except codes.CodeError:
-            continue  # this label belongs to another Python
-    raise AssertionError('labels do not run out')
+        except codes.CodeError:  # this label belongs to another Python
+            number += 1
+            label = f'{codes.CODE_LABEL}-{number}'
 
 
 def get_structures() -> StructureSetData:

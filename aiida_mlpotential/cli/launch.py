@@ -60,7 +60,8 @@ def single_point(file: Path, index: str, file_format: str | None, **arguments: A
     structures = read_structures(file, index, file_format)
     inputs = make_inputs(structures, find_model(arguments['model']), parameters)
     inputs['code'] = code
-    inputs['metadata'] = {'options': {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}}
+    options = {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}
+    inputs['metadata'] = {'label': file.name, 'options': options}
     if daemon:
         _submit(inputs)
     else:
@@ -112,8 +113,10 @@ def _submit(inputs: dict[str, Any]) -> None:
 
     try:
         node = submit(SinglePointCalculation, inputs)
-    except (ValueError, InvalidOperation, ConnectionError) as exception:
+    except ValueError as exception:  # an input that the calculation refuses
         raise click.ClickException(first_line(exception)) from exception
+    except (InvalidOperation, ConnectionError) as exception:
+        raise click.ClickException(f'{first_line(exception)} Or leave out --daemon.') from exception
     echo.echo_success(f'submitted SinglePointCalculation<{node.pk}> to the daemon.')
     echo.echo(f'Follow it with `verdi process status {node.pk}`, and read it with `verdi process show {node.pk}`.')
 
@@ -129,7 +132,7 @@ def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | No
             _, node = run_get_node(SinglePointCalculation, inputs)
         except ValueError as exception:  # an input that the calculation refuses
             raise click.ClickException(first_line(exception)) from exception
-        step.result = f'SinglePointCalculation<{node.pk}> {"finished" if node.is_finished_ok else "failed"}'
+        reports.show_outcome(step, node)
     if 'results' in node.outputs:
         click.echo(reports.format_results(node.outputs.results, structures))
         if output is not None:

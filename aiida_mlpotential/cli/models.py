@@ -107,7 +107,7 @@ def resolve_model(identifier: str) -> PretrainedModel | ModelData:
     except (NotExistent, MultipleObjectsError, ValueError):
         raise click.ClickException(message) from None
     if not isinstance(node, ModelData):
-        raise click.ClickException(f'node {identifier} is a {type(node).__name__}, not a ModelData.')
+        raise click.ClickException(f'node {identifier} is of type {type(node).__name__}, not ModelData.')
     return node
 
 

@@ -94,6 +94,8 @@ class DemoDirectory:
             if made:
                 self._make_profile()
             self._load_profile()
+            if made:
+                self._write_marker(complete=True)
         except Exception as exception:  # AiiDA, its storage and the file system raise types that have nothing in common
             raise DemoError(
                 f'{self.path} cannot be used ({type(exception).__name__}: {exception}): '
@@ -101,11 +103,8 @@ class DemoDirectory:
             ) from exception
         return made
 
-    def complete(self) -> None:
-        """Note that everything is there that the next run relies on."""
-        self._write_marker(complete=True)
-
     def _begin(self) -> None:
+        """Say whose directory this is before anything else is in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_marker(complete=False)
 

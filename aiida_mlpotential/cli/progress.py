@@ -26,6 +26,8 @@ class Step:
         self.message = ''
         #: What came of it, printed behind the title when the step is done.
         self.result = 'done'
+        #: False for a step that came to its end, but not to what was wanted of it.
+        self.good = True
         self._steps = steps
         self._start = time.monotonic()
 
@@ -68,16 +70,17 @@ class Steps:
             self._print(f'{self._symbol("·", "-")} {title} ...')
         else:
             spinner.start()
-        outcome = click.style(self._symbol('✗', 'x'), fg='red', bold=True), 'failed'
+        result, good = 'failed', False
         try:
             yield step
-            outcome = click.style(self._symbol('✓', '+'), fg='green', bold=True), step.result
+            result, good = step.result, step.good
         finally:
             done.set()
             if spinner is not None:
                 spinner.join()
                 self._print('\r\033[K', newline=False)
-            symbol, result = outcome
+            symbol = self._symbol('✓', '+') if good else self._symbol('✗', 'x')
+            symbol = click.style(symbol, fg='green' if good else 'red', bold=True)
             self._print(f'{symbol} {title}: {result} ({step.seconds:.1f} s)')
 
     def on_report(self, message: str) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
 
+    from .progress import Step
+
 #: At most so many structures are printed.
 MAX_ROWS = 20
 
@@ -67,6 +69,12 @@ def summarise(results: ResultsData) -> str:
             mean, largest = 1000 * attributes['energy_std_mean'], 1000 * attributes['energy_std_max']
             text += f'; std {mean:.3f} meV on average, {largest:.3f} meV at most'
     return f'{text}.\nAll arrays are in ResultsData<{results.pk}>: `verdi node show {results.pk}`.'
+
+
+def show_outcome(step: Step, node: ProcessNode) -> None:
+    """Let a step of the progress say how a calculation ended."""
+    step.good = node.is_finished_ok
+    step.result = f'{node.process_label}<{node.pk}> {"finished" if step.good else "failed"}'
 
 
 def fail_unless_finished(node: ProcessNode) -> None:

@@ -379,7 +379,7 @@ def _canonical_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options as the database gives them back: tuples are lists, floats have 14 significant digits."""
     try:
         text = json.dumps(dict(options), sort_keys=True, allow_nan=False)
-        result: dict[str, Any] = clean_value(json.loads(text))
+        result: dict[str, Any] = clean_value(json.loads(text))  # type: ignore[no-untyped-call]
     except (TypeError, ValueError) as exception:
         raise ValueError(f'the options of a model must be finite JSON values: {exception}') from None
     return result

@@ -19,28 +19,18 @@ def plan_batches(
 ) -> Iterator[IntArray]:
     """Yield the indices of each batch.
 
-    Frames are sorted by key and size, equal ones stay in their order: so a batch holds frames of one kind, and of a
+    Frames are sorted by key and size, equal ones stay in their order: so a batch holds frames that are alike, and of a
     homogeneous set it is one piece of the results files.
 
     :param indices: the frames to evaluate
     :param counts: atoms of each of these frames
     :param budget: atoms in a batch
-    :param keys: a sortable key for each of these frames; frames of different keys share no batch
+    :param keys: a sortable key for each of these frames, for a backend that is faster when neighbours share it
     """
-    order = np.argsort(counts, kind='stable')
-    if keys is not None:
-        order = order[np.argsort(keys[order], kind='stable')]
-        limits = [*(np.flatnonzero(np.diff(_ranks(keys[order]))) + 1).tolist(), len(order)]
-    else:
-        limits = [len(order)]
+    order = np.lexsort((counts,) if keys is None else (counts, keys))
     start = 0
-    for limit in limits:
-        while start < limit:
-            sums = np.cumsum(counts[order[start : min(limit, start + MAX_FRAMES)]])
-            stop = start + max(1, int(np.searchsorted(sums, budget, side='right')))
-            yield indices[order[start:stop]]
-            start = stop
-
-
-def _ranks(keys: npt.NDArray[Any]) -> IntArray:
-    return np.asarray(np.unique(keys, return_inverse=True)[1])
+    while start < len(order):
+        sums = np.cumsum(counts[order[start : start + MAX_FRAMES]])
+        stop = start + max(1, int(np.searchsorted(sums, budget, side='right')))
+        yield indices[order[start:stop]]
+        start = stop

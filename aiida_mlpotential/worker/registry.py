@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +24,18 @@ class AniFamily:
     angular_sections: tuple[float, ...]
 
 
+def _single(value: float) -> float:
+    """Round to single precision.
+
+    NeuroChem, with which the networks were trained, and torchani hold the constants so; in double precision the model
+    is otherwise another one, by 1e-6 eV a molecule.
+    """
+    return float(struct.unpack('f', struct.pack('f', value))[0])
+
+
 def _grid(start: float, stop: float, number: int) -> tuple[float, ...]:
-    """Return equally spaced values from ``start`` up to, without, ``stop``, to the digits of the published files."""
-    return tuple(float(f'{start + (stop - start) * i / number:.7e}') for i in range(number))
+    """Return equally spaced values from ``start`` up to, without, ``stop``."""
+    return tuple(_single(start + (stop - start) * i / number) for i in range(number))
 
 
 ANI_FAMILIES: dict[str, AniFamily] = {
@@ -41,11 +51,11 @@ ANI_FAMILIES: dict[str, AniFamily] = {
     ),
     'ani2x': AniFamily(
         radial_cutoff=5.1,
-        radial_eta=19.7,
+        radial_eta=_single(19.7),
         radial_shifts=_grid(0.8, 5.1, 16),
         angular_cutoff=3.5,
         angular_eta=12.5,
-        angular_zeta=14.1,
+        angular_zeta=_single(14.1),
         angular_shifts=_grid(0.8, 3.5, 8),
         angular_sections=_grid(math.pi / 8, math.pi + math.pi / 8, 4),
     ),
@@ -99,7 +109,7 @@ PRETRAINED: dict[str, PretrainedModel] = {
                 -99.80348506781634,
                 -460.1681939421027,
             ),
-            sha256='aa4e87c9ed03bec6748b2f4ad3318cb2385c5e1ea4dbc2b35ba15f9a86944862',
+            sha256='102038ef20b0fb0734ace5988e0d925ebf11ce91d097cfbaf17e7f48af212cdb',
             state_dict='ani2x_state_dict.pt',
         ),
         PretrainedModel(
@@ -111,7 +121,7 @@ PRETRAINED: dict[str, PretrainedModel] = {
             doi='10.1038/s41467-019-10827-4',
             licence='MIT',
             self_energies=(-0.5991501324919538, -38.03750806057356, -54.67448347695333, -75.16043537275567),
-            sha256='bd582322e9eccd71fcb3682de2135d21823b5956abd8921b039a6aa4ab58daa7',
+            sha256='8148d9a02f63b271bb9980c03eee9384eb3cd57fb998f708db3c648d7e9dff7d',
             state_dict='ani1ccx_state_dict.pt',
             wheel_directory='torchani/resources/ani-1ccx_8x',
         ),
@@ -124,7 +134,7 @@ PRETRAINED: dict[str, PretrainedModel] = {
             doi='10.1063/1.5023802',
             licence='MIT',
             self_energies=(-0.60095298, -38.08316124, -54.7077577, -75.19446356),
-            sha256='f5ba0fd387f395f0d3c26ca4973b35918ec6e58c596c1a872905b150658ec523',
+            sha256='31e15c3e3669e0e680c3e319034f56bcbe4f9dc77c7295a84038ddf48aab61ca',
             state_dict='ani1x_state_dict.pt',
             wheel_directory='torchani/resources/ani-1x_8x',
         ),

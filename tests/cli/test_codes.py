@@ -44,7 +44,7 @@ def test_an_unconfigured_computer(aiida_profile_clean, tmp_path: Path) -> None:
     computer, made = codes.get_or_make_computer('localhost')
     assert computer.is_configured
     assert not made
-    with pytest.raises(codes.CodeError, match='run `verdi computer configure core.ssh cluster` first'):
+    with pytest.raises(codes.CodeError, match=r'run `verdi computer configure core\.ssh cluster` first'):
         codes.get_or_make_computer('cluster')
 
 

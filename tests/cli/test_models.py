@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
 
 from aiida_mlpotential import library
 from aiida_mlpotential.data.model import ModelData
@@ -113,7 +114,7 @@ def test_show_a_node(emt: ModelData, invoke) -> None:
 def test_show_counts_calculations(emt: ModelData, localhost: orm.Computer, invoke) -> None:
     """Calculations that had the model as an input are counted."""
     node = orm.CalcJobNode(computer=localhost, process_type='aiida.calculations:mlpotential.single_point')
-    node.base.links.add_incoming(emt, link_type=orm.nodes.LinkType.INPUT_CALC, link_label='model')
+    node.base.links.add_incoming(emt, link_type=LinkType.INPUT_CALC, link_label='model')
     node.store()
     assert 'Used by   1 calculation\n' in invoke('models', 'show', emt.pk).output
 
@@ -149,7 +150,7 @@ def test_show_another_node(aiida_profile_clean, invoke) -> None:
     node = orm.Int(1).store()
     result = invoke('models', 'show', node.pk)
     assert result.exit_code == 1
-    assert f'node {node.pk} is a Int, not a ModelData' in result.output
+    assert f'node {node.pk} is of type Int, not ModelData' in result.output
 
 
 def test_install_from_published_parameters(aiida_profile_clean, invoke, shared_data: Path) -> None:

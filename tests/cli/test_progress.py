@@ -47,6 +47,14 @@ def test_failure_is_said_and_passed_on() -> None:
     assert stream.getvalue().splitlines()[-1].startswith('✗ Model: failed')
 
 
+def test_an_end_that_is_not_good() -> None:
+    """A step may come to its end without the wanted result."""
+    stream = Stream()
+    with Steps(stream).step('Calculation') as step:
+        step.result, step.good = 'Calculation<1> failed', False
+    assert stream.getvalue().splitlines()[-1].startswith('✗ Calculation: Calculation<1> failed')
+
+
 def test_spinner_on_a_terminal() -> None:
     """On a terminal the line is drawn again and again, with the latest message, and erased in the end."""
     stream = Stream(terminal=True)

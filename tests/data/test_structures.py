@@ -15,6 +15,7 @@ from aiida_mlpotential.data.formulas import MAX_FORMULAS, formulas_of
 from aiida_mlpotential.data.structures import (
     StructuresError,
     StructureSetData,
+    collect_structures,
     describe_frames,
     extract_structure,
     frames_of_structures,
@@ -176,6 +177,15 @@ def test_from_structures_by_name(structures):
     node = StructureSetData.from_structures({'a': water, 'b': salt})
     assert node.labels == ('a', 'b')
     assert node.creator.inputs.b.uuid == salt.uuid
+
+
+def test_order_is_stated(structures):
+    """Not left to the order in which AiiDA hands over the inputs."""
+    salt, water = (orm.StructureData(ase=structures[index]) for index in (2, 0))
+    node = collect_structures(orm.List([['b', 'salt'], ['a', '']]), a=water, b=salt)
+    assert node.labels == ('salt', '')
+    assert [len(atoms) for atoms in node.get_frames()] == [2, 3]
+    assert node.get_ase(0) == structures[2]
 
 
 def test_from_structures_keeps_elements_of_kind_names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from aiida_mlpotential.worker.registry import ANI_FAMILIES, DEFAULT_MODEL, PRETRAINED
@@ -27,8 +28,9 @@ def test_the_default_is_that_of_ams():
     assert DEFAULT_MODEL == 'ANI-2x'
 
 
-def test_the_constants_are_those_of_the_published_files():
+def test_the_constants_are_those_of_the_published_files_in_single_precision():
     family = ANI_FAMILIES['ani1x']
-    assert family.radial_shifts[:3] == (0.9, 1.16875, 1.4375)
-    assert family.angular_sections[0] == 1.9634954e-01
-    assert family.angular_sections[-1] == 2.9452431
+    np.testing.assert_array_equal(family.radial_shifts[:3], np.float32([9.0e-01, 1.16875e00, 1.4375e00]))
+    np.testing.assert_allclose(family.angular_sections[:2], [1.9634954e-01, 5.8904862e-01], rtol=1e-7)
+    assert np.float32(family.angular_sections).tolist() == list(family.angular_sections)
+    assert ANI_FAMILIES['ani2x'].angular_zeta == np.float32(14.1)

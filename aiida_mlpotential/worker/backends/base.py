@@ -90,7 +90,7 @@ class Backend(abc.ABC):
         return 2048
 
     def batch_key(self, frames: Frames) -> npt.NDArray[Any] | None:
-        """Return a sortable key for each frame, ``(n,)``, so that like frames share a batch; ``None``: all alike."""
+        """Return a sortable key for each frame, ``(n,)``, so that like frames are neighbours; ``None``: all alike."""
         return None
 
     def details(self) -> Mapping[str, Any]:

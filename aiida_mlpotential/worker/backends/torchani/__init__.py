@@ -1,1 +1,7 @@
-"""Evaluate TorchANI models over batches of structures, faster than one torchani call per structure."""
+"""ANI ensembles: parameters, their batched evaluation, and the backend that hands batches to it."""
+
+from __future__ import annotations
+
+from .backend import TorchAniBackend
+
+__all__ = ('TorchAniBackend',)

@@ -203,7 +203,7 @@ def _sum_blocks(terms: Tensor, rows: Tensor | None, starts: Tensor) -> Tensor:
 
     if rows is None:
         rows = torch.arange(terms.shape[0], device=terms.device)
-    if len(rows) == 0:
+    if len(rows) == 0:  # not every device need cope with an empty matrix
         return terms.new_zeros((len(starts), terms.shape[1]))
     return torch.nn.functional.embedding_bag(rows, terms, starts, mode='sum')
 

@@ -1,0 +1,126 @@
+"""What the benchmarks share: conformers, tables, and the comparison of figures with their targets."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import operator
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.io import read
+from tabulate import tabulate
+
+#: Organic molecules of ASE's G2 set; with the two of the demo they have 16.5 atoms on average in the mixture below.
+_SMALL = (
+    *('C6H6', 'C5H8', 'isobutane', 'trans-butane', 'cyclobutane', 'CH3CH2OCH3', 'isobutene', 'C3H8', 'C4H4NH'),
+    *('C5H5N', 'CH3COCH3', 'C3H9N', 'CH3CH2NH2', 'C2H6CHOH'),
+)
+
+
+def conformers(number: int, seed: int = 1, small_only: bool = False) -> list[Atoms]:
+    """Return rattled and turned organic molecules of 10 to 26 atoms, 16.5 on average, of H, C, N and O."""
+    random = np.random.default_rng(seed)
+    small = [molecule(name) for name in _SMALL]
+    data = resources.files('aiida_mlpotential.cli') / 'demo_data'
+    large = [read(str(data / f'ISOL24_{name}.xyz')) for name in ('i14e', 'i14p')]
+    found = []
+    for _ in range(number):
+        pool = small if small_only or random.random() > 0.33 else large
+        atoms = pool[random.integers(len(pool))].copy()
+        atoms.rotate(random.uniform(0, 360), random.normal(size=3))
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+        found.append(atoms)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A measured figure with its target."""
+
+    name: str
+    value: float
+    target: float
+    #: ``>=`` or ``<=``.
+    relation: str = '>='
+    unit: str = ''
+
+    @property
+    def met(self) -> bool:
+        """Return whether the target is reached."""
+        compare: Callable[[float, float], bool] = {'>=': operator.ge, '<=': operator.le}[self.relation]
+        return bool(compare(self.value, self.target))
+
+    def __str__(self) -> str:
+        mark = 'ok' if self.met else 'MISSED'
+        return f'{self.name} {self.value:.3g}{self.unit} ({self.relation} {self.target:g}{self.unit}: {mark})'
+
+
+def arguments(description: str | None, threads: int = 2) -> argparse.Namespace:
+    """Read the command line that all benchmarks have, and fix the threads before any library is loaded."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--quick', action='store_true', help='fewer structures and repeats: under a minute')
+    parser.add_argument('--threads', type=int, default=threads, help=f'threads of either side, {threads}')
+    found = parser.parse_args()
+    os.environ['OMP_NUM_THREADS'] = str(found.threads)
+    return found
+
+
+def report(headers: Sequence[str], rows: Sequence[Sequence[object]], figures: Sequence[Figure]) -> None:
+    """Print the table and, as the last line, the figures against their targets; exit 1 below a target."""
+    print(tabulate(rows, headers=headers, floatfmt='.3f'))
+    print('; '.join(str(figure) for figure in figures))
+    sys.exit(0 if all(figure.met for figure in figures) else 1)
+
+
+def parameter_file(name: str, directory: Path) -> Path:
+    """Return the canonical parameters of a pre-parameterised model, from wherever they can be had."""
+    from aiida_mlpotential.library import fetch_parameters
+    from aiida_mlpotential.worker.registry import PRETRAINED
+
+    model = PRETRAINED[name]
+    target = directory / model.file
+    print(f'{name}: {fetch_parameters(model, target)}')
+    return target
+
+
+def peak_memory_mb(children: bool = False) -> float:
+    """Return the largest resident memory so far of this process, or of its children that have ended."""
+    who = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def temporary_profile(directory: Path) -> Iterator[Any]:
+    """Load an AiiDA profile of its own, with this machine as computer, and yield a code for the running Python."""
+    os.environ['AIIDA_PATH'] = str(directory)
+    from aiida import orm
+    from aiida.manage.configuration import create_profile, get_config, profile_context
+
+    config = get_config(create=True)
+    profile = create_profile(
+        config, storage_backend='core.sqlite_dos', storage_config={}, name='benchmark', email='benchmark@localhost'
+    )
+    config.set_option('runner.poll.interval', 1, scope=profile.name)
+    config.store()
+    with profile_context(profile.name):
+        computer = orm.Computer(
+            label='localhost',
+            hostname='localhost',
+            transport_type='core.local',
+            scheduler_type='core.direct',
+            workdir=str(directory / 'work'),
+        ).store()
+        computer.configure(safe_interval=0)
+        computer.set_minimum_job_poll_interval(0.2)
+        computer.set_default_mpiprocs_per_machine(1)
+        yield orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()

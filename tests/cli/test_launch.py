@@ -1,0 +1,214 @@
+"""``launch single-point``: files in, table and nodes out, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from aiida import orm
+from ase.build import bulk, molecule
+
+from aiida_mlpotential import library
+from aiida_mlpotential.cli.launch import first_line
+from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.structures import StructureSetData
+
+COMMAND = ('launch', 'single-point')
+
+
+@pytest.fixture
+def molecules(tmp_path: Path) -> Path:
+    """Return a file with three molecules."""
+    path = tmp_path / 'molecules.xyz'
+    ase.io.write(path, [molecule(name) for name in ('H2O', 'CO', 'CH3CH2OH')])
+    return path
+
+
+def _last() -> orm.CalcJobNode:
+    query = orm.QueryBuilder().append(orm.CalcJobNode, tag='job').order_by({'job': {'id': 'desc'}})
+    return query.first(flat=True)
+
+
+def test_many_structures(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, tmp_path: Path) -> None:
+    """A file of several structures is one calculation, with a table, a summary and an extended XYZ file."""
+    output = tmp_path / 'out.extxyz'
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, '--output', output)
+    assert result.exit_code == 0, result.output
+    node = _last()
+    assert node.label == molecules.name
+    assert isinstance(node.inputs.structures, StructureSetData)
+    assert node.inputs.code.pk == code.pk
+    assert node.inputs.model.pk == emt.pk
+    assert '3 structures with EMT' in result.output
+    assert 'C2H6O' in result.output
+    assert '3 of 3 structures evaluated; energies from ' in result.output
+    assert f'ResultsData<{node.outputs.results.pk}>' in result.output
+    written = ase.io.read(output, index=':')
+    assert [len(atoms) for atoms in written] == [3, 2, 9]
+    for atoms, energy in zip(written, node.outputs.results.energies, strict=True):
+        assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-6)
+
+
+def test_one_structure(code: orm.InstalledCode, emt: ModelData, tmp_path: Path, invoke) -> None:
+    """A file of one structure gives a StructureData, which other plugins understand."""
+    ase.io.write(tmp_path / 'cu.cif', bulk('Cu', cubic=True))
+    result = invoke(*COMMAND, tmp_path / 'cu.cif', '--model', emt.uuid, '--property', 'energy', '--property', 'stress')
+    assert result.exit_code == 0, result.output
+    node = _last()
+    assert node.inputs.structure.get_formula() == 'Cu4'
+    assert node.inputs.parameters.get_dict() == {'properties': ['energy', 'stress']}
+    assert '1 of 1 structures evaluated' in result.output
+    assert node.outputs.results.stress.shape == (1, 3, 3)
+
+
+def test_index_and_format(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke) -> None:
+    """Some frames of a file whose name says nothing of its format."""
+    path = molecules.rename(molecules.with_name('frames.data'))
+    result = invoke(*COMMAND, path, '--model', emt.pk, '--index', '1:', '--format', 'extxyz')
+    assert result.exit_code == 0, result.output
+    assert _last().inputs.structures.formulas == ['C2H6O', 'CO']
+
+
+def test_some_structures_fail(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, tmp_path: Path) -> None:
+    """The others are shown and written, and the exit code of the command is 1."""
+    frames = ase.io.read(molecules, index=':')
+    frames[1].positions[0] = frames[1].positions[1]
+    ase.io.write(molecules, frames)
+    output = tmp_path / 'out.extxyz'
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, '-o', output)
+    assert result.exit_code == 1
+    assert 'ATOMS_TOO_CLOSE' in result.output
+    assert '2 of 3 structures evaluated, 1 failed' in result.output
+    assert 'failed (exit code 400): Some structures failed' in result.output
+    assert output.is_file()
+
+
+def test_published_model_is_installed(code, emt: ModelData, molecules: Path, invoke, monkeypatch) -> None:
+    """A published model that the profile does not have is got first, and said so."""
+    asked = []
+
+    def get_model(name, sources=None, report=None):
+        asked.append(name)
+        return emt
+
+    monkeypatch.setattr(library, 'get_model', get_model)
+    result = invoke(*COMMAND, molecules, '--model', 'ani-1x', '--index', '0')
+    assert result.exit_code == 0, result.output
+    assert asked == ['ANI-1x']
+    assert 'Model ANI-1x: ' in result.output
+    assert _last().inputs.model.pk == emt.pk
+
+
+def test_scheduler_options(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke) -> None:
+    """Time limit, queue and account reach the calculation."""
+    result = invoke(*COMMAND, molecules, '-M', emt.pk, '-w', '600', '-q', 'short', '--account', 'me')
+    assert result.exit_code == 0, result.output
+    node = _last()
+    assert node.get_option('max_wallclock_seconds') == 600
+    assert node.get_option('queue_name') == 'short'
+    assert node.get_option('account') == 'me'
+
+
+def test_daemon_without_a_broker(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke) -> None:
+    """A profile without a broker cannot submit: AiiDA's sentence is passed on."""
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, '--daemon')
+    assert result.exit_code == 1
+    assert result.output.startswith('Error: Cannot submit because the runner does not have a process controller')
+    assert result.output.strip().endswith('Or leave out --daemon.')
+
+
+def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, monkeypatch) -> None:
+    """A submission prints the PK and does not wait."""
+    submitted = []
+
+    def submit(process, inputs):
+        submitted.append((process, inputs))
+        return orm.Int(1).store()
+
+    monkeypatch.setattr('aiida.engine.submit', submit)
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, '--daemon', '--num-threads', '1')
+    assert result.exit_code == 0, result.output
+    ((process, inputs),) = submitted
+    assert process.__name__ == 'SinglePointCalculation'
+    assert inputs['parameters'] == {'num_threads': 1}
+    assert 'Success: submitted SinglePointCalculation<' in result.output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--precision', 'triple'], "parameters: precision = 'triple' is not valid; it must be single, double"),
+        (['--num-threads', '0'], 'parameters: num_threads = 0 is not valid'),
+        (['--property', 'charge'], 'it must be a list of energy, forces, stress, forces_std'),
+        (['--property', 'stress'], 'asks for the stress, but no structure is periodic'),
+        (['--model', 'ANI-7'], "there is no model 'ANI-7'"),
+        (['--index', '7:'], 'holds no structures'),
+        (['--format', 'nonsense'], 'nonsense'),
+    ],
+)
+def test_mistakes(code, emt: ModelData, molecules: Path, invoke, arguments: list[str], message: str) -> None:
+    """One sentence, exit code 1, no traceback and no calculation."""
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert 'Traceback' not in result.output
+    assert len([line for line in result.output.splitlines() if line.startswith('Error: ')]) == 1
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--daemon', '--output', 'x.extxyz'], 'for which --daemon does not wait'),
+        (['--output', '/nowhere/x.extxyz'], 'the directory /nowhere does not exist'),
+        (['--code', 'none@nowhere'], 'no Code found'),
+        (['--num-threads', 'two'], "'two' is not a valid integer"),
+    ],
+)
+def test_usage(code, emt: ModelData, molecules: Path, invoke, arguments: list[str], message: str) -> None:
+    """What is no valid command line has exit code 2."""
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_no_code(emt: ModelData, molecules: Path, invoke) -> None:
+    """Without a Code the remedy is ``setup``."""
+    result = invoke(*COMMAND, molecules, '--model', emt.pk)
+    assert result.exit_code == 1
+    assert 'make one with `aiida-mlpotential setup`' in result.output
+
+
+@pytest.mark.parametrize('content', [b'', b'\x00\x01\x02', b'3\n\nH 0 0 0\n'])
+def test_files_that_are_none(code, emt: ModelData, tmp_path: Path, invoke, content: bytes) -> None:
+    """An empty, a binary and a truncated file: one sentence that names the file."""
+    path = tmp_path / 'broken.xyz'
+    path.write_bytes(content)
+    result = invoke(*COMMAND, path, '--model', emt.pk)
+    assert result.exit_code == 1
+    assert 'broken.xyz' in result.output
+    assert 'Traceback' not in result.output
+
+
+def test_single_structures_that_are_none(code, emt: ModelData, tmp_path: Path, invoke) -> None:
+    """NaN in the only structure, and an element that the model does not know, are said before anything runs."""
+    atoms = molecule('H2O')
+    atoms.positions[0, 0] = np.nan
+    ase.io.write(tmp_path / 'nan.xyz', atoms)
+    ase.io.write(tmp_path / 'si.xyz', molecule('SiH4'))
+    for name, message in (('nan.xyz', 'not finite'), ('si.xyz', 'Si')):
+        result = invoke(*COMMAND, tmp_path / name, '--model', emt.pk)
+        assert result.exit_code == 1
+        assert message in result.output
+        assert 'Traceback' not in result.output
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 0
+
+
+def test_first_line() -> None:
+    """AiiDA's path through the ports is left out; what it found wrong is not."""
+    prefix = "Error occurred validating port 'inputs.parameters': "
+    assert first_line(ValueError(f'{prefix}parameters: unknown key\nmore')) == 'parameters: unknown key'
+    assert first_line(ValueError('plain')) == 'plain'
+    assert first_line(ValueError()) == 'ValueError'

@@ -1,0 +1,124 @@
+"""The table of results: which columns there are, how many rows, and what a failure looks like."""
+
+from __future__ import annotations
+
+import io
+
+import click
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.engine import ProcessState
+from ase.build import molecule
+
+from aiida_mlpotential.cli import reports
+from aiida_mlpotential.cli.progress import Step, Steps
+from aiida_mlpotential.data.frame_result import FrameResult
+from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker.errors import FrameStatus
+
+
+class Results:
+    """As much of a results node as a table needs."""
+
+    pk = 7
+
+    def __init__(self, frames: list[FrameResult], **attributes: float) -> None:
+        self.frames = frames
+        self.n_failed = sum(frame.status > FrameStatus.PENDING for frame in frames)
+        self.n_pending = sum(frame.status == FrameStatus.PENDING for frame in frames)
+        self.n_ok = len(frames) - self.n_failed - self.n_pending
+        self.all = attributes
+        self.base = self.attributes = self
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def frame(self, index: int) -> FrameResult:
+        return self.frames[index]
+
+
+def _structures(number: int, labelled: bool = False) -> StructureSetData:
+    labels = [f'name-{index}' for index in range(number)] if labelled else ()
+    return StructureSetData.from_ase([molecule('H2O') for _ in range(number)], labels)
+
+
+def test_columns_are_those_that_have_something(aiida_profile) -> None:
+    """A model without members, asked for energies alone, has a short table."""
+    frames = [FrameResult(index, FrameStatus.OK, '', 3, energy=-1.5) for index in range(2)]
+    results = Results(frames, energy_min=-1.5, energy_max=-1.5)
+    header, _, first, *_ = reports.format_results(results, _structures(2)).strip().splitlines()
+    assert header.split() == ['#', 'formula', 'energy', '(eV)', 'status']
+    assert first.split() == ['0', 'H2O', '-1.500000', 'OK']
+
+
+def test_ensemble_labels_and_failures(aiida_profile) -> None:
+    """Spread in meV, labels, and the message of a structure that failed."""
+    forces = np.array([[0.0, 3.0, 4.0], [0, 0, 0], [0, 0, 0]])
+    frames = [
+        FrameResult(0, FrameStatus.OK, '', 3, energy=-1.5, energy_std=0.0012, qbc=0.0007, forces=forces),
+        FrameResult(1, FrameStatus.ATOMS_TOO_CLOSE, 'atoms 0 and 1', 3),
+        FrameResult(2, FrameStatus.PENDING, '', 3),
+    ]
+    results = Results(frames, energy_min=-1.5, energy_max=-1.5, energy_std_mean=0.0012, energy_std_max=0.0012)
+    text = reports.format_results(results, _structures(3, labelled=True))
+    lines = text.strip().splitlines()
+    assert lines[2].split() == ['0', 'name-0', 'H2O', '-1.500000', '1.200', '0.700', '5.0000', 'OK']
+    assert lines[3].split()[:3] == ['1', 'name-1', 'H2O']
+    assert lines[3].endswith('ATOMS_TOO_CLOSE: atoms 0 and 1')
+    assert '1 of 3 structures evaluated, 1 failed, 1 not reached.' in text
+    assert 'ResultsData<7>' in text
+
+
+def test_summary_of_many(aiida_profile) -> None:
+    """At most twenty rows, and the extremes of all."""
+    frames = [
+        FrameResult(index, FrameStatus.OK, '', 3, energy=-1.0, energy_std=0.001, qbc=0.001) for index in range(23)
+    ]
+    results = Results(frames, energy_min=-2.0, energy_max=-1.0, energy_std_mean=0.001, energy_std_max=0.002)
+    text = reports.format_results(results, _structures(23))
+    assert '... and 3 more' in text
+    assert text.count('H2O') == reports.MAX_ROWS
+    assert 'energies from -2.000000 to -1.000000 eV; std 1.000 meV on average, 2.000 meV at most' in text
+
+
+def _node(computer: orm.Computer, state: ProcessState, status: int | None, message: str) -> orm.CalcJobNode:
+    node = orm.CalcJobNode(computer=computer)
+    node.set_process_label('SinglePointCalculation')
+    node.set_process_state(state)
+    if status is not None:
+        node.set_exit_status(status)
+        node.set_exit_message(message)
+    return node.store()
+
+
+def test_success_says_nothing(localhost: orm.Computer) -> None:
+    """A calculation that finished with 0 raises nothing."""
+    assert reports.fail_unless_finished(_node(localhost, ProcessState.FINISHED, 0, '')) is None
+
+
+@pytest.mark.parametrize(
+    ('state', 'status', 'expected'),
+    [
+        (ProcessState.FINISHED, 330, 'failed (exit code 330): no torch'),
+        (ProcessState.KILLED, None, 'failed (killed): there is no message'),
+    ],
+)
+def test_failure_has_its_message(localhost: orm.Computer, state, status: int | None, expected: str) -> None:
+    """The exit message is the error of the command, with the command that shows more."""
+    node = _node(localhost, state, status, 'no torch')
+    with pytest.raises(click.ClickException) as caught:
+        reports.fail_unless_finished(node)
+    assert caught.value.exit_code == 1
+    assert expected in caught.value.message
+    assert f'`verdi process report {node.pk}`' in caught.value.message
+
+
+def test_outcome_of_a_step(localhost: orm.Computer) -> None:
+    """The progress line of a calculation says how it ended."""
+    for status, good, word in ((0, True, 'finished'), (400, False, 'failed')):
+        node = _node(localhost, ProcessState.FINISHED, status, '')
+        step = Step('Calculation', Steps(io.StringIO()))
+        reports.show_outcome(step, node)
+        assert step.good is good
+        assert step.result == f'SinglePointCalculation<{node.pk}> {word}'

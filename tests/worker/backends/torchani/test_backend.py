@@ -1,0 +1,187 @@
+"""The TorchANI backend: published numbers, whatever else is in the batch, and a named error for what cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+pytest.importorskip('torch', reason='the torchani extra is not installed')
+
+from aiida_mlpotential.worker.backends import get_backend
+from aiida_mlpotential.worker.backends.base import Settings
+from aiida_mlpotential.worker.backends.torchani import backend as module
+from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
+from aiida_mlpotential.worker.errors import OutOfMemory, WorkerError
+from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.registry import PRETRAINED
+from aiida_mlpotential.worker.schema import ModelSpec
+from aiida_mlpotential.worker.testing import Tolerances, check_backend
+
+KEYS = {'ANI-1x': 'ani1x', 'ANI-1ccx': 'ani1ccx', 'ANI-2x': 'ani2x'}
+
+
+def _load(directory: Path, name='ANI-1ccx', **settings):
+    entry = PRETRAINED[name]
+    file = f'model/{entry.file}'
+    spec = ModelSpec(name, 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, entry.ensemble_size)
+    return get_backend('torchani').load(spec, directory, Settings(**{'device': 'cpu', **settings}))
+
+
+@pytest.fixture(scope='session')
+def published(shared_data, tmp_path_factory) -> Path:
+    """Return a work directory with the canonical parameters of all published models."""
+    directory = tmp_path_factory.mktemp('published')
+    (directory / 'model').mkdir()
+    for model in PRETRAINED.values():
+        parameters = read_state_dict(shared_data / 'models' / 'torchani' / model.state_dict, model)
+        parameters.write(directory / 'model' / model.file)
+    return directory
+
+
+@pytest.fixture(scope='session')
+def reference(shared_data) -> dict:
+    """Return energies and derivatives that torchani gave in double precision."""
+    return json.loads((shared_data / 'models' / 'torchani' / 'reference.json').read_text())
+
+
+def test_the_published_parameters_have_the_registered_hashes(published):
+    for model in PRETRAINED.values():
+        assert sha256_of(published / 'model' / model.file) == model.sha256
+
+
+@pytest.mark.parametrize(('precision', 'energy', 'force'), [('single', 5e-5, 1e-4), ('double', 1e-8, 1e-8)])
+@pytest.mark.parametrize('together', [True, False], ids=['batched', 'alone'])
+@pytest.mark.parametrize('name', KEYS)
+def test_published_numbers(published, reference, name, precision, energy, force, together):
+    expected = reference[KEYS[name]]
+    records = [*expected['structures'], *expected['periodic']]
+    structures = [
+        Atoms(r['numbers'], positions=r['positions'], cell=r.get('cell'), pbc='cell' in r) for r in records
+    ]
+    frames = Frames.from_ase(structures)
+    backend = _load(published, name, precision=precision)
+    request = frozenset({'forces', 'stress'})
+    parts = [np.arange(len(frames))] if together else [np.array([i]) for i in range(len(frames))]
+    for part in parts:
+        chosen = frames.select(part)
+        result = backend.evaluate(chosen, request)
+        for position, index in enumerate(part):
+            record = records[index]
+            atoms = slice(chosen.offsets[position], chosen.offsets[position + 1])
+            assert result.energies[position] == pytest.approx(record['energy_ev'], rel=0, abs=energy)
+            np.testing.assert_allclose(result.forces[atoms], record['forces_ev_per_ang'], rtol=0, atol=force)
+            if 'member_energies_ev' in record:
+                members = result.member_energies[:, position]
+                np.testing.assert_allclose(members, record['member_energies_ev'], rtol=0, atol=energy)
+            if 'energy_std_ev_unbiased' in record:
+                std = np.std(result.member_energies[:, position], ddof=1)
+                assert std == pytest.approx(record['energy_std_ev_unbiased'], rel=0, abs=energy)
+            if 'cell' in record:
+                stress = next(value for key, value in record.items() if key.startswith('stress'))
+                np.testing.assert_allclose(result.stress[position], stress, rtol=0, atol=force / 100)
+
+
+@pytest.mark.parametrize('name', ['ANI-1ccx', 'ANI-2x'])
+def test_it_keeps_the_contract(published, name):
+    random = np.random.default_rng(6)
+    water = Atoms('OH2', positions=[[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    structures = [water.copy(), Atoms('CH3OH', positions=random.normal(scale=1.6, size=(6, 3))), Atoms('N')]
+    crystal = water.copy()
+    crystal.set_cell([[3.1, 0, 0], [0.7, 3.3, 0], [0.2, 0.4, 3.0]])
+    crystal.pbc = True
+    structures.append(crystal)
+    for atoms in structures:
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+    backend = _load(published, name, precision='double')
+    check_backend(backend, Frames.from_ase(structures), Tolerances(energy=1e-8, forces=1e-7, derivative=1e-4))
+
+
+def _frames(atoms=3):
+    return Frames.from_ase([Atoms(f'H{atoms}', positions=np.arange(3 * atoms).reshape(-1, 3))])
+
+
+def test_a_missing_gpu_is_an_error(published, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(WorkerError, match='device_fallback') as caught:
+        _load(published, device='cuda:0')
+    assert caught.value.label == 'ERROR_DEVICE_MISSING'
+
+
+def test_a_missing_gpu_is_replaced_if_that_is_allowed(published, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    backend = _load(published, device='cuda', device_fallback=True)
+    assert backend.device == 'cpu'
+    assert 'computed on the CPU' in backend.notes[0]
+
+
+def test_a_gpu_beyond_those_there_is_an_error(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    assert module.choose_device(Settings(device='cuda:1'))[0] == 'cuda:1'
+    assert module.choose_device(Settings(device=''))[0] == 'cuda'
+    assert module.choose_device(Settings(device='cpu'))[0] == 'cpu'
+    with pytest.raises(WorkerError, match='there are 2 GPUs'):
+        module.choose_device(Settings(device='cuda:2'))
+
+
+@pytest.mark.parametrize('content', [b'', b'PK\x03\x04 but no more', b'\x80\x04.'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'ani1ccx.npz').write_bytes(content)
+    with pytest.raises(WorkerError, match='ani1ccx.npz') as caught:
+        _load(tmp_path)
+    assert caught.value.label == 'ERROR_MODEL_CORRUPT'
+
+
+def test_parameters_for_other_elements_are_refused(published):
+    entry = PRETRAINED['ANI-1ccx']
+    spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, ('H', 'C'), 8)
+    with pytest.raises(WorkerError, match='not H, C'):
+        get_backend('torchani').load(spec, published, Settings(device='cpu'))
+
+
+def test_the_threads_are_those_asked_for(published):
+    assert _load(published, num_threads=1).num_threads == 1
+
+
+@pytest.mark.parametrize('text', ["DefaultCPUAllocator: can't allocate memory", 'CUDA out of memory. Tried'])
+def test_out_of_memory_is_recognised(published, monkeypatch, text):
+    def fail(*_):
+        raise RuntimeError(text)
+
+    backend = _load(published)
+    monkeypatch.setattr(backend._engine, 'evaluate', fail)
+    with pytest.raises(OutOfMemory):
+        backend.evaluate(_frames(), frozenset())
+
+
+def test_a_batch_beyond_the_memory_is_not_tried(published, monkeypatch):
+    backend = _load(published)
+    monkeypatch.setattr(module, '_LARGE', 2)
+    monkeypatch.setattr(module, 'available_memory', lambda: 1)
+    with pytest.raises(OutOfMemory, match='MB are needed'):
+        backend.evaluate(_frames(), frozenset())
+
+
+def test_frames_of_the_same_elements_are_neighbours(published):
+    frames = Frames.from_ase([Atoms(symbols) for symbols in ('H2', 'CO', 'H3', 'OC', 'H2CO')])
+    keys = _load(published).batch_key(frames)
+    assert keys[0] == keys[2] and keys[1] == keys[3]
+    assert len(set(keys.tolist())) == 3
+
+
+def test_the_defaults_say_what_they_are(published):
+    backend = _load(published)
+    assert dataclasses.asdict(Settings())['precision'] == 'single'
+    assert (backend.precision, backend.n_members, backend.details()['cutoff']) == ('single', 8, 5.2)
