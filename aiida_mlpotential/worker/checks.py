@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from .backends.torchani.neighbors import ALL_PAIRS_LIMIT, find_half_pairs, ragged_triangle
 from .errors import FrameStatus
 from .frames import FloatArray, Frames, IntArray
+from .neighbors import ALL_PAIRS_LIMIT, find_half_pairs, ragged_triangle
 
 #: Two periodic cell vectors count as linearly dependent below this ratio of smallest to largest direction.
 _FLAT_CELL = 1e-6

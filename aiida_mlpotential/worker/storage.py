@@ -1,4 +1,4 @@
-"""Results on disk: one ``.npy`` file a quantity, written batch by batch, so that a killed job loses only its last batch.
+"""Results on disk: one ``.npy`` file a quantity, written batch by batch: a killed job loses its last batch only.
 
 Every file is filled to its full size before anything is computed. A full disk is therefore found at the start, and at
 any later moment the files are valid: frames that were not reached are NaN and have the status ``PENDING``.
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -166,7 +167,7 @@ class ResultsStore:
         breaks = np.flatnonzero(starts[1:] != starts[:-1] + lengths[:-1]) + 1
         row_starts = np.concatenate([[0], np.cumsum(lengths)])
         edges = np.concatenate([[0], breaks, [len(starts)]])
-        for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        for begin, end in itertools.pairwise(edges):
             piece = data[row_starts[begin] * column.row_bytes : row_starts[end] * column.row_bytes]
             position = base + int(starts[begin]) * column.row_bytes
             with disk_errors(column.path.name):

@@ -1,4 +1,4 @@
-"""The summary for people, ``mlpotential.txt``: the last structure as AMS prints it, and all of them when they are few."""
+"""The summary for people, ``mlpotential.txt``: the last structure as AMS prints it, all when they are few."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase import Atoms
+from ase.build import bulk, molecule
 
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.runner import run_job
@@ -79,6 +80,35 @@ def make_copper(number: int, seed: int = 3) -> Frames:
         atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
         structures.append(atoms)
     return Frames.from_ase(structures, labels=[f'cu{index}' for index in range(number)])
+
+
+@pytest.fixture
+def molecules() -> list[Atoms]:
+    """Return rattled molecules of different sizes and elements, in no order, with single atoms among them."""
+    random = np.random.default_rng(5)
+    structures = []
+    for name in ('CH3CH2OH', 'H2O', 'O', 'C6H6', 'CH3CONH2', 'CH3SH', 'H2', 'C5H5N', 'CH4', 'CO2'):
+        atoms = molecule(name)
+        atoms.positions += random.normal(scale=0.06, size=atoms.positions.shape)
+        structures.append(atoms)
+    return structures
+
+
+@pytest.fixture
+def crystals() -> list[Atoms]:
+    """Return water in two triclinic cells, one smaller and one larger than the cutoffs."""
+    random = np.random.default_rng(7)
+    structures = []
+    for edge, number in ((3.6, 1), (6.0, 3)):
+        cell = np.array([[edge, 0, 0], [0.4, edge, 0], [0.2, -0.3, edge * 1.1]])
+        waters = Atoms(cell=cell, pbc=True)
+        for index in range(number):
+            water = molecule('H2O')
+            water.rotate(random.uniform(0, 360), random.normal(size=3))
+            water.translate(np.array([index, index * 0.5, index]) / number @ cell + 0.4)
+            waters += water
+        structures.append(waters)
+    return structures
 
 
 @pytest.fixture

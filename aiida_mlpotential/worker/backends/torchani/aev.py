@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .neighbors import ragged_triangle
+from ...neighbors import ragged_triangle
 from .networks import LOWEST_EXPONENT
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from .neighbors import HalfPairs
+    from ...neighbors import HalfPairs
+    from ...registry import AniFamily
     from .networks import Scratch
 
     Ints = NDArray[np.int64]
@@ -60,36 +61,24 @@ class Constants:
         return int(self.spread_shifts.shape[1])
 
 
-def read_constants(computer: Any, dtype: torch.dtype, device: str) -> Constants:
-    """Take the constants from a torchani ``AEVComputer``.
-
-    :raises ValueError: if its terms or its cutoff function are not those of the ANI papers
-    """
+def place_constants(family: AniFamily, dtype: torch.dtype, device: str) -> Constants:
+    """Put the constants of a family on the device."""
     import torch
-    from torchani.aev import AEVComputer, ANIAngular, ANIRadial
-    from torchani.cutoffs import CutoffCosine
 
-    radial, angular = computer.radial, computer.angular
-    if type(computer) is not AEVComputer or type(radial) is not ANIRadial or type(angular) is not ANIAngular:
-        raise ValueError('The descriptor is not the one of the ANI papers.')
-    for term in (radial, angular):
-        if type(term.cutoff_fn) is not CutoffCosine:
-            raise ValueError(f'Cutoff function {type(term.cutoff_fn).__name__} is not understood, only the cosine is.')
+    def column(values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(-1, 1)
 
-    def column(values: Tensor) -> Tensor:
-        return values.detach().to(torch.float64).view(-1, 1)
-
-    sections, shifts = column(angular.sections), column(angular.shifts)
+    sections, shifts = column(family.angular_sections), column(family.angular_shifts)
     spread_shifts = torch.eye(len(shifts)).repeat_interleave(len(sections), dim=1)
     spread_sections = torch.eye(len(sections)).repeat(1, len(shifts))
-    tensors = (column(radial.shifts), shifts, sections.cos(), sections.sin(), spread_shifts, spread_sections)
+    tensors = (column(family.radial_shifts), shifts, sections.cos(), sections.sin(), spread_shifts, spread_sections)
     placed = [tensor.to(dtype=dtype, device=device).contiguous() for tensor in tensors]
     return Constants(
-        float(radial.cutoff),
-        float(angular.cutoff),
-        float(radial.eta.double().item()),
-        float(angular.eta.double().item()),
-        float(angular.zeta.double().item()),
+        family.radial_cutoff,
+        family.angular_cutoff,
+        family.radial_eta,
+        family.angular_eta,
+        family.angular_zeta,
         *placed,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,26 +71,18 @@ class TorchAniBackend(Backend):
 
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:
         """Evaluate a batch; members are always there, they cost nothing."""
-        arrays = (frames.numbers, frames.positions, frames.offsets, frames.cells, frames.pbc)
-        request = request | {'member_energies'}
         if frames.n_atoms >= _LARGE and self.device == 'cpu':
-            needed, available = self._engine.estimate_bytes(*arrays, request), available_memory()
+            needed, available = self._engine.estimate_bytes(frames, request), available_memory()
             if available is not None and needed > available:
                 raise OutOfMemory(f'about {needed >> 20} MB are needed, {available >> 20} MB are there')
         try:
-            result = self._engine.evaluate(*arrays, request)
+            result = self._engine.evaluate(frames, request)
         except RuntimeError as exception:  # torch has a type for the GPU only
             if not any(text in str(exception) for text in _OUT_OF_MEMORY):
                 raise
             self._free()
             raise OutOfMemory(str(exception).splitlines()[0]) from None
-        return Evaluation(
-            energies=result.energies,
-            member_energies=result.member_energies if self.n_members > 1 else None,
-            forces=result.forces,
-            stress=result.stress,
-            forces_std=result.forces_std,
-        )
+        return result if self.n_members > 1 else dataclasses.replace(result, member_energies=None)
 
     def _free(self) -> None:
         if self.device.startswith('cuda'):
@@ -134,7 +127,9 @@ def _import_torch() -> Any:
 
 def _read(spec: ModelSpec, directory: Path) -> AniParameters:
     if len(spec.files) != 1:
-        raise WorkerError('ERROR_MODEL_UNSUPPORTED', f'an ANI model is one parameter file, {spec.name} has {len(spec.files)}')
+        raise WorkerError(
+            'ERROR_MODEL_UNSUPPORTED', f'an ANI model is one parameter file, {spec.name} has {len(spec.files)}'
+        )
     name = next(iter(spec.files))
     try:
         parameters = AniParameters.read(directory / name)

@@ -155,8 +155,11 @@ def _linear_layers(network: Any) -> list[Mapping[str, Any]]:
     if type(network.activation) is not TightCELU:
         raise ValueError(f'activation {type(network.activation).__name__} is not understood, only TightCELU is')
     layers = (*network.layers, network.final_layer)
-    if any(type(layer) is not torch.nn.Linear or layer.bias is None for layer in layers):
-        raise ValueError('a layer of an atomic network is no linear layer with a bias')
-    return [
-        {kind: getattr(layer, kind).detach().cpu().numpy().copy() for kind in ('weight', 'bias')} for layer in layers
-    ]
+    if any(type(layer) is not torch.nn.Linear for layer in layers):
+        raise ValueError('a layer of an atomic network is not linear')
+    found = []
+    for layer in layers:
+        weight = layer.weight.detach().cpu().numpy().copy()
+        bias = np.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach().cpu().numpy().copy()
+        found.append({'weight': weight, 'bias': bias})
+    return found

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .parameters import Layer
+
 #: alpha of torchani's TightCELU activation.
 CELU_ALPHA = 0.1
+#: torch differentiates celu with 1/alpha taken from alpha in single precision, 1.5e-8 off. In double precision the same
+#: is done here, so that forces are torchani's to the last digit; the exact derivative differs by 4e-8 eV/angstrom.
+TORCH_SLOPE = float(CELU_ALPHA / np.float64(np.float32(CELU_ALPHA)))
 #: Exponentials below exp(-40) count as that: it is lost beside 1 even in float64, while denormal numbers, which
 #: products of smaller ones become, slow matrix products down manifold.
 LOWEST_EXPONENT = -40.0
@@ -142,33 +149,27 @@ def _activate(scaled: Tensor, scratch: Scratch) -> Tensor:
 
     slope = torch.clamp(scaled, min=LOWEST_EXPONENT, max=0.0, out=scratch.empty(*scaled.shape)).exp_()
     scaled.clamp_(min=0.0).add_(slope)
+    if scaled.dtype == torch.float64:
+        slope = torch.where(slope < 1.0, TORCH_SLOPE * slope.pow(TORCH_SLOPE), slope)
     return slope
 
 
-def stack_networks(networks: Sequence[Any], dtype: torch.dtype, device: str) -> ElementNetworks:
-    """Stack the networks that the members of an ensemble have for one element.
+def place_networks(layers: Sequence[Layer], dtype: torch.dtype, device: str) -> ElementNetworks:
+    """Put the networks that the members of an ensemble have for one element on the device.
 
-    :param networks: one ``torchani.nn.AtomicNetwork`` a member
-    :raises ValueError: if they are not multilayer perceptrons of the same shape with torchani's CELU and one output
+    :param layers: at least two, the last with one output
     """
     import torch
 
-    layers = [_linear_layers(network) for network in networks]
-    shapes = {tuple(tuple(weight.shape) for weight, _ in member) for member in layers}
-    if len(shapes) != 1:
-        raise ValueError('The members of the ensemble have networks of different shapes.')
-    depth = len(layers[0])
-    if depth < 2 or layers[0][-1][0].shape[0] != 1:
-        raise ValueError('The atomic networks need at least one hidden layer and exactly one output.')
     weights, biases = [], []
-    for index in range(depth):
-        weight = torch.stack([member[index][0] for member in layers]).transpose(1, 2)
-        bias = torch.stack([member[index][1] for member in layers])[:, None, :]
+    for index, layer in enumerate(layers):
+        weight = torch.from_numpy(np.array(layer.weight, dtype=np.float64)).transpose(1, 2)
+        bias = torch.from_numpy(np.array(layer.bias, dtype=np.float64))[:, None, :]
         if index > 0:
             # The layer before leaves the constant -1 and the factor alpha of the activation to this one.
             weight = weight * CELU_ALPHA
             bias = bias - weight.sum(dim=1, keepdim=True)
-        if index < depth - 1:
+        if index < len(layers) - 1:
             weight, bias = weight / CELU_ALPHA, bias / CELU_ALPHA
         weights.append(weight.to(dtype=dtype, device=device).contiguous())
         biases.append(bias.to(dtype=dtype, device=device).contiguous())
@@ -177,22 +178,3 @@ def stack_networks(networks: Sequence[Any], dtype: torch.dtype, device: str) -> 
     weights[0] = weights[0].transpose(0, 1).reshape(inputs, -1).contiguous()
     biases[0] = biases[0].reshape(-1)
     return ElementNetworks(tuple(weights), tuple(biases), final_weight, final_bias)
-
-
-def _linear_layers(network: Any) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases of one network in float64, after making sure that it is what it seems to be."""
-    import torch
-    from torchani.nn import AtomicNetwork, TightCELU
-
-    if type(network) is not AtomicNetwork:
-        raise ValueError(f'Atomic networks of type {type(network).__name__} are not understood.')
-    if type(network.activation) is not TightCELU:
-        raise ValueError(f'Activation {type(network.activation).__name__} is not understood, only TightCELU is.')
-    layers = []
-    for layer in (*network.layers, network.final_layer):
-        if type(layer) is not torch.nn.Linear:
-            raise ValueError(f'Network layers of type {type(layer).__name__} are not understood.')
-        weight = layer.weight.detach().to(torch.float64)
-        bias = weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias.detach().to(torch.float64)
-        layers.append((weight, bias))
-    return layers

@@ -1,62 +1,13 @@
-"""Structures, and small models with random weights, for the tests of the TorchANI engine."""
+"""Small models with random weights for the tests of the TorchANI backend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import molecule
 
-Flat = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 SYMBOLS = ('H', 'C', 'N', 'O', 'S')
-
-
-@pytest.fixture
-def flatten() -> Callable[[Sequence[Atoms]], Flat]:
-    """Return a function that puts structures one after the other as the engine takes them."""
-
-    def flattened(structures: Sequence[Atoms]) -> Flat:
-        return (
-            np.concatenate([atoms.numbers for atoms in structures]),
-            np.concatenate([atoms.positions for atoms in structures]),
-            np.cumsum([0, *(len(atoms) for atoms in structures)]),
-            np.array([atoms.cell.array for atoms in structures]),
-            np.array([atoms.pbc for atoms in structures]),
-        )
-
-    return flattened
-
-
-@pytest.fixture
-def molecules() -> list[Atoms]:
-    """Return rattled molecules of different sizes and elements, in no order, with single atoms among them."""
-    random = np.random.default_rng(5)
-    structures = []
-    for name in ('CH3CH2OH', 'H2O', 'O', 'C6H6', 'CH3CONH2', 'CH3SH', 'H2', 'C5H5N', 'CH4', 'CO2'):
-        atoms = molecule(name)
-        atoms.positions += random.normal(scale=0.06, size=atoms.positions.shape)
-        structures.append(atoms)
-    return structures
-
-
-@pytest.fixture
-def crystals() -> list[Atoms]:
-    """Return water in two triclinic cells, one smaller and one larger than the cutoffs."""
-    random = np.random.default_rng(7)
-    structures = []
-    for edge, number in ((3.6, 1), (6.0, 3)):
-        cell = np.array([[edge, 0, 0], [0.4, edge, 0], [0.2, -0.3, edge * 1.1]])
-        waters = Atoms(cell=cell, pbc=True)
-        for index in range(number):
-            water = molecule('H2O')
-            water.rotate(random.uniform(0, 360), random.normal(size=3))
-            water.translate(np.array([index, index * 0.5, index]) / number @ cell + 0.4)
-            waters += water
-        structures.append(waters)
-    return structures
 
 
 def _random_model(members: int, symbols: Sequence[str], activation: str = 'celu', cutoff_fn: str = 'cosine') -> Any:

@@ -60,9 +60,7 @@ def test_the_published_parameters_have_the_registered_hashes(published):
 def test_published_numbers(published, reference, name, precision, energy, force, together):
     expected = reference[KEYS[name]]
     records = [*expected['structures'], *expected['periodic']]
-    structures = [
-        Atoms(r['numbers'], positions=r['positions'], cell=r.get('cell'), pbc='cell' in r) for r in records
-    ]
+    structures = [Atoms(r['numbers'], positions=r['positions'], cell=r.get('cell'), pbc='cell' in r) for r in records]
     frames = Frames.from_ase(structures)
     backend = _load(published, name, precision=precision)
     request = frozenset({'forces', 'stress'})
@@ -139,7 +137,7 @@ def test_a_gpu_beyond_those_there_is_an_error(monkeypatch):
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'ani1ccx.npz').write_bytes(content)
-    with pytest.raises(WorkerError, match='ani1ccx.npz') as caught:
+    with pytest.raises(WorkerError, match=r'ani1ccx\.npz') as caught:
         _load(tmp_path)
     assert caught.value.label == 'ERROR_MODEL_CORRUPT'
 

@@ -11,15 +11,16 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 
-from aiida_mlpotential.worker.backends.torchani import neighbors
-from aiida_mlpotential.worker.backends.torchani.neighbors import HalfPairs, find_half_pairs, ragged_triangle
+from aiida_mlpotential.worker import neighbors
+from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.neighbors import HalfPairs, find_half_pairs, ragged_triangle
 
 CUTOFF = 5.1
 
 
-def search(structures, flatten, cutoff=CUTOFF) -> HalfPairs:
-    _, positions, offsets, cells, pbc = flatten(structures)
-    return find_half_pairs(positions, offsets, cells, pbc, cutoff)
+def search(structures, cutoff=CUTOFF) -> HalfPairs:
+    frames = Frames.from_ase(structures)
+    return find_half_pairs(frames.positions, frames.offsets, frames.cells, frames.pbc, cutoff)
 
 
 def brute_force(atoms: Atoms, cutoff: float) -> list[tuple[int, int, float]]:
@@ -73,26 +74,26 @@ def periodic_cases() -> dict[str, Atoms]:
 
 
 @pytest.mark.parametrize('case', periodic_cases())
-def test_periodic_as_brute_force(case, flatten):
+def test_periodic_as_brute_force(case):
     atoms = periodic_cases()[case]
-    pairs = search([atoms], flatten)
+    pairs = search([atoms])
     assert len(pairs) > 0
     assert as_list(pairs) == brute_force(atoms, CUTOFF)
 
 
 @pytest.mark.parametrize('case', periodic_cases())
-def test_vectors_belong_to_shifts(case, flatten):
+def test_vectors_belong_to_shifts(case):
     atoms = periodic_cases()[case]
-    pairs = search([atoms], flatten)
+    pairs = search([atoms])
     expected = atoms.positions[pairs.second] + pairs.shifts @ atoms.cell.array - atoms.positions[pairs.first]
     np.testing.assert_allclose(pairs.vectors, expected, atol=1e-12)
     np.testing.assert_allclose(pairs.distances, np.linalg.norm(expected, axis=1), atol=1e-12)
     assert not pairs.shifts[:, ~atoms.pbc].any()
 
 
-def test_mixed_batch_as_ase(flatten, molecules, crystals):
+def test_mixed_batch_as_ase(molecules, crystals):
     structures = [*molecules[:3], crystals[0], *molecules[3:], crystals[1], *periodic_cases().values()]
-    pairs = search(structures, flatten)
+    pairs = search(structures)
     begin = 0
     for atoms in structures:
         end = begin + len(atoms)
@@ -104,18 +105,18 @@ def test_mixed_batch_as_ase(flatten, molecules, crystals):
         begin = end
 
 
-def test_every_pair_once(flatten, crystals):
-    pairs = search(crystals, flatten)
+def test_every_pair_once(crystals):
+    pairs = search(crystals)
     seen = {(int(i), int(j), *map(int, s)) for i, j, s in zip(pairs.first, pairs.second, pairs.shifts, strict=True)}
     assert len(seen) == len(pairs)
     assert not seen & {(j, i, -a, -b, -c) for i, j, a, b, c in seen}
 
 
 @pytest.mark.parametrize('count', [40, 700])
-def test_molecules_of_all_sizes(count, flatten):
+def test_molecules_of_all_sizes(count):
     random = np.random.default_rng(3)
     atoms = Atoms(numbers=np.ones(count, int), positions=random.uniform(0, 1.9 * count ** (1 / 3), size=(count, 3)))
-    pairs = search([molecule('H2O'), atoms, molecule('H2O')], flatten)
+    pairs = search([molecule('H2O'), atoms, molecule('H2O')])
     assert as_list(pairs, 3, 3 + count) == brute_force(atoms, CUTOFF)
 
 
@@ -133,30 +134,30 @@ def test_large_molecules_take_no_square_memory():
     assert peak < 0.2 * 8 * count**2
 
 
-def test_tree_and_all_pairs_agree(flatten, molecules, monkeypatch):
-    reference = as_list(search(molecules, flatten))
+def test_tree_and_all_pairs_agree(molecules, monkeypatch):
+    reference = as_list(search(molecules))
     monkeypatch.setattr(neighbors, 'ALL_PAIRS_LIMIT', 0)
-    assert as_list(search(molecules, flatten)) == reference
+    assert as_list(search(molecules)) == reference
 
 
-def test_pair_at_the_cutoff_counts(flatten):
+def test_pair_at_the_cutoff_counts():
     atoms = Atoms('H2', positions=[[0, 0, 0], [0, 0, 5.0]])
-    assert len(search([atoms], flatten, 5.0)) == 1
-    assert len(search([atoms], flatten, 4.999)) == 0
+    assert len(search([atoms], 5.0)) == 1
+    assert len(search([atoms], 4.999)) == 0
     periodic = Atoms('H', cell=[5.0, 20, 20], pbc=True)
-    assert len(search([periodic], flatten, 5.0)) == 1
+    assert len(search([periodic], 5.0)) == 1
 
 
-def test_nothing_to_find(flatten):
-    pairs = search([Atoms('H'), Atoms('H2', positions=[[0, 0, 0], [9, 0, 0]]), Atoms('O')], flatten)
+def test_nothing_to_find():
+    pairs = search([Atoms('H'), Atoms('H2', positions=[[0, 0, 0], [9, 0, 0]]), Atoms('O')])
     assert len(pairs) == 0
     assert pairs.vectors.shape == pairs.shifts.shape == (0, 3)
 
 
 @pytest.mark.parametrize('cell', [np.zeros((3, 3)), [[3, 0, 0], [6, 0, 0], [0, 0, 3]]])
-def test_degenerate_cell(cell, flatten):
+def test_degenerate_cell(cell):
     with pytest.raises(ValueError, match='linearly dependent'):
-        search([Atoms('H', cell=cell, pbc=True)], flatten)
+        search([Atoms('H', cell=cell, pbc=True)])
 
 
 def test_ragged_triangle():
