@@ -1,3 +1,3 @@
-"""AiiDA plugin for machine-learning potentials: batched, provenance-tracked energies, forces and ensemble statistics."""
+"""AiiDA plugin for machine-learning potentials: batched energies, forces and ensemble statistics with provenance."""
 
 __version__ = '0.1.0'

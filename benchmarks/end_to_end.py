@@ -16,7 +16,7 @@ MODEL = 'ANI-1ccx'
 
 def stored_bytes(directory: Path) -> int:
     """Return the size of database and repository, packed as ``verdi storage maintain`` leaves them."""
-    command = ['verdi', '-p', 'benchmark', 'storage', 'maintain', '--full', '--no-dry-run', '--force']
+    command = ['verdi', '-p', 'benchmark', 'storage', 'maintain', '--force']
     subprocess.run(command, check=True, capture_output=True)
     storages = list(directory.rglob('*.sqlite')) + list(directory.rglob('packs/*')) + list(directory.rglob('loose/*/*'))
     return sum(path.stat().st_size for path in set(storages) if path.is_file())

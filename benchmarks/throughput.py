@@ -30,7 +30,6 @@ MODELS = ('ANI-2x', 'ANI-1ccx')
 def reference_model(path: Path) -> Any:
     """Return torchani's own model with these parameters."""
     from aiida_mlpotential.worker.backends.torchani.interop import to_torchani
-
     from aiida_mlpotential.worker.backends.torchani.parameters import AniParameters
 
     return to_torchani(AniParameters.read(path)).float()

@@ -29,7 +29,7 @@ WORKERS = ('upload', 'installed')
 
 
 def _validate_parameters(node: orm.Dict | None, _: Any) -> str | None:
-    return validate_parameters(node.get_dict()) if node is not None else None
+    return validate_parameters(node.get_dict()) if node is not None else None  # type: ignore[no-untyped-call]
 
 
 def _validate_worker(value: str, _: Any) -> str | None:
@@ -128,7 +128,7 @@ class MlpotentialCalculation(CalcJob):
     TASK: str
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Declare inputs, outputs and exit codes."""
         super().define(spec)
         spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
@@ -156,8 +156,9 @@ class MlpotentialCalculation(CalcJob):
             required=False,
             help='Work directory of an earlier run of the same job: its results are kept, only the rest is computed.',
         )
-        spec.inputs.validator = validate_inputs  # type: ignore[assignment]
-        options = spec.inputs['metadata']['options']  # type: ignore[index]
+        spec.inputs.validator = validate_inputs
+        options: Any = spec.inputs['metadata']
+        options = options['options']
         options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
         options['resources'].required = False
         options['withmpi'].default = False
@@ -225,4 +226,5 @@ class MlpotentialCalculation(CalcJob):
             return []
         path = parent.get_remote_path()
         names = (schema.RESULTS_FILE, schema.ARRAYS_DIRECTORY)
-        return [(parent.computer.uuid, f'{path}/{name}', name) for name in names]
+        uuid = self.inputs.code.computer.uuid  # the validator has made sure that it is the parent's too
+        return [(uuid, f'{path}/{name}', name) for name in names]

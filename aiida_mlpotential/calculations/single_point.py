@@ -16,7 +16,7 @@ class SinglePointCalculation(MlpotentialCalculation):
     TASK = 'single_point'
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Declare the parser."""
         super().define(spec)
         spec.inputs['metadata']['options']['parser_name'].default = 'mlpotential.single_point'  # type: ignore[index]

@@ -154,7 +154,7 @@ class DemoDirectory:
         manager.get_profile_storage()
 
     def _daemon_runs(self) -> bool:
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
         try:
             pid = int((self.configuration / 'daemon' / f'circus-{PROFILE}.pid').read_text())

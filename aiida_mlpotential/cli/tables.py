@@ -12,7 +12,7 @@ def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str] = (), rig
     :param headers: one for each column; without them the first column is that of the names
     :param right: columns to align to the right
     """
-    from tabulate import tabulate  # type: ignore[import-untyped]
+    from tabulate import tabulate
 
     width = max((len(row) for row in rows), default=len(headers))
     alignment = ['right' if column in right else 'left' for column in range(width)]

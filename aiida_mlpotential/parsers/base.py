@@ -122,7 +122,7 @@ class MlpotentialParser(Parser):
         )
         if results is not None:
             content.update(self._count(results), failures=self._failures(results), **self.summarize(results))
-        self.out('output_parameters', orm.Dict(content))
+        self.out('output_parameters', orm.Dict(content))  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _count(results: ResultsData) -> dict[str, int]:

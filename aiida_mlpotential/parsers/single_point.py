@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from aiida_mlpotential.data.results import ResultsData
-from aiida_mlpotential.worker.errors import FrameStatus
 
 from .base import MlpotentialParser
 
@@ -18,9 +17,9 @@ class SinglePointParser(MlpotentialParser):
 
     def summarize(self, results: ResultsData) -> dict[str, Any]:
         """Return energy and spread (eV) and the largest force (eV/angstrom) of a single structure."""
-        if len(results.status) != 1 or results.status[0] != FrameStatus.OK:
-            return {}
         frame = results.frame(0)
+        if len(results) != 1 or frame.energy is None:
+            return {}
         n_atoms = int(results.offsets[1])
         summary: dict[str, Any] = {
             'energy': float(frame.energy),

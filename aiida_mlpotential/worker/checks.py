@@ -36,8 +36,8 @@ def check_frames(
         status[bad & (status == FrameStatus.PENDING)] = value
 
     mark(frames.counts == 0, FrameStatus.EMPTY)
-    mark(_any_atom(frames, ~np.isfinite(frames.positions).all(axis=1)), FrameStatus.NON_FINITE_INPUT)
-    mark(~np.isfinite(frames.cells).all(axis=(1, 2)), FrameStatus.NON_FINITE_INPUT)
+    mark(_any_atom(frames, np.any(~np.isfinite(frames.positions), axis=1)), FrameStatus.NON_FINITE_INPUT)
+    mark(np.any(~np.isfinite(frames.cells), axis=(1, 2)), FrameStatus.NON_FINITE_INPUT)
     mark(_invalid_cells(frames), FrameStatus.INVALID_CELL)
     if elements is not None:
         mark(_any_atom(frames, ~np.isin(frames.numbers, atomic_numbers(elements))), FrameStatus.UNSUPPORTED_ELEMENT)
@@ -116,7 +116,7 @@ def close_pairs(frames: Frames, distance: float) -> tuple[IntArray, IntArray, Fl
     chosen = frames.select(np.flatnonzero(simple))
     first, second = ragged_triangle(chosen.counts)
     vectors = chosen.positions[second] - chosen.positions[first]
-    crystals = chosen.pbc.any(axis=1)
+    crystals = np.any(chosen.pbc, axis=1)
     if crystals.any():
         cells = np.where(crystals[:, None, None], chosen.cells, np.eye(3))
         frame = chosen.frame_of_atom[first]

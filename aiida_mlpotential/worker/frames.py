@@ -16,8 +16,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from ase import Atoms
 
-IntArray = npt.NDArray[np.integer[Any]]
-FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 #: Array names in the file, with dtype and the shape in terms of A atoms and n frames.
@@ -46,7 +46,7 @@ class Frames:
     :ivar labels: a name for each frame, or empty
     """
 
-    numbers: IntArray
+    numbers: npt.NDArray[np.uint8]
     positions: FloatArray
     offsets: IntArray
     cells: FloatArray

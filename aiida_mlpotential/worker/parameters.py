@@ -45,7 +45,7 @@ def _is_device(value: Any) -> bool:
 
 
 def _is_distance(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 PARAMETERS: dict[str, Parameter] = {

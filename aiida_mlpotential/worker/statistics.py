@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
+from .frames import FloatArray, IntArray
 
 
 def sample_std(members: FloatArray) -> FloatArray:
@@ -15,7 +12,7 @@ def sample_std(members: FloatArray) -> FloatArray:
     return np.asarray(np.std(members, axis=0, ddof=1, dtype=np.float64))
 
 
-def query_by_committee(std: FloatArray, counts: npt.NDArray[np.integer[Any]]) -> FloatArray:
+def query_by_committee(std: FloatArray, counts: IntArray) -> FloatArray:
     """Return the standard deviation over the square root of the number of atoms.
 
     :param std: sample standard deviation of the energy, ``(n,)``

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from .backends.base import Backend, Evaluation, FloatArray
-from .frames import Frames
+from .backends.base import Backend, Evaluation
+from .frames import FloatArray, Frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,8 @@ def _check_forces(backend: Backend, frames: Frames, result: Evaluation, limits: 
     ]
     numerical = -(ends[1] - ends[0]) / (2 * limits.step)
     assert result.forces is not None
-    along = np.bincount(frames.frame_of_atom, weights=np.sum(result.forces * direction, axis=1), minlength=len(frames))
+    along = np.zeros(len(frames))
+    np.add.at(along, frames.frame_of_atom, np.sum(result.forces * direction, axis=1))
     _assert_close(along, numerical, limits.derivative * np.sqrt(frames.counts), 'forces against central differences')
 
 

@@ -58,6 +58,7 @@ class AseBackend(Backend):
         energies = np.zeros(len(frames))
         forces = np.zeros((frames.n_atoms, 3)) if 'forces' in request else None
         stress = np.full((len(frames), 3, 3), np.nan) if 'stress' in request else None
+        atoms: Any  # the methods of ASE are not typed
         for index, atoms in enumerate(frames):
             atoms.calc = self._calculator
             try:

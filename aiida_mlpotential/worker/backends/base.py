@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
-from ..frames import Frames
+from ..frames import FloatArray, Frames
 from ..schema import ModelSpec
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _linear_layers(network: Any) -> list[Mapping[str, Any]]:
     layers = (*network.layers, network.final_layer)
     if any(type(layer) is not torch.nn.Linear for layer in layers):
         raise ValueError('a layer of an atomic network is not linear')
-    found = []
+    found: list[Mapping[str, Any]] = []
     for layer in layers:
         weight = layer.weight.detach().cpu().numpy().copy()
         bias = np.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.detach().cpu().numpy().copy()

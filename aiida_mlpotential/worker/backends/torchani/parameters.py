@@ -88,7 +88,7 @@ class AniParameters:
         try:
             with np.load(source, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            family = {name: arrays[f'aev.{name}'].tolist() for name in _FAMILY_FIELDS}
+            family: dict[str, Any] = {name: _plain(arrays[f'aev.{name}']) for name in _FAMILY_FIELDS}
             symbols = tuple(str(symbol) for symbol in arrays['symbols'])
             self_energies = np.asarray(arrays['self_energies'], dtype=np.float64)
             networks = {symbol: list(_read_layers(arrays, symbol)) for symbol in symbols}
@@ -96,8 +96,7 @@ class AniParameters:
             raise
         except Exception as exception:  # a broken zip raises a dozen different types
             raise ParametersError(f'not an ANI parameter file: {type(exception).__name__}: {exception}') from exception
-        constants = AniFamily(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
-        return cls(symbols, constants, self_energies, networks)
+        return cls(symbols, AniFamily(**family), self_energies, networks)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Array], model: PretrainedModel) -> AniParameters:
@@ -145,6 +144,10 @@ class AniParameters:
                 layers.append(Layer(weights.reshape(*biases.shape, -1), biases))
             networks[symbol] = layers
         return cls(model.elements, ANI_FAMILIES[model.family], np.array(model.self_energies), networks)
+
+
+def _plain(array: Array) -> float | tuple[float, ...]:
+    return tuple(array.tolist()) if array.ndim else float(array)
 
 
 def _read_layers(arrays: Mapping[str, Array], symbol: str) -> list[Layer]:
