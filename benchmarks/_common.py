@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import operator
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
@@ -91,12 +90,6 @@ def parameter_file(name: str, directory: Path) -> Path:
     target = directory / model.file
     print(f'{name}: {fetch_parameters(model, target)}')
     return target
-
-
-def peak_memory_mb(children: bool = False) -> float:
-    """Return the largest resident memory so far of this process, or of its children that have ended."""
-    who = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
-    return resource.getrusage(who).ru_maxrss / 1024
 
 
 @contextlib.contextmanager

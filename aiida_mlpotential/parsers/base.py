@@ -28,6 +28,7 @@ _COPIED = (
     'versions',
     'worker_command',
     'timings',
+    'peak_memory_mb',
     'notes',
 )
 

@@ -45,6 +45,11 @@ def limit_memory(megabytes: int | None = None) -> int | None:
     return limit
 
 
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _data_size() -> int | None:
     for line in _read('/proc/self/status').splitlines():
         if line.startswith('VmData:'):

@@ -22,7 +22,7 @@ from .backends.base import Backend, Settings
 from .checks import check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
-from .memory import limit_memory
+from .memory import limit_memory, peak_memory_mb
 from .parameters import result_parameters, validate_parameters, with_defaults
 from .progress import Progress
 from .schema import (
@@ -242,6 +242,7 @@ class Runner:
         self.content.update(
             state='finished' if not counts['pending'] else 'stopped',
             counts=counts,
+            peak_memory_mb=round(peak_memory_mb()),
             messages={str(index): text for index, text in sorted(context.messages.items())},
         )
         self.content['timings']['total'] = time.monotonic() - self._begin

@@ -43,6 +43,7 @@ def test_what_made_the_numbers_is_recorded(job):
     assert info['worker_command']
     assert info['timings'].keys() == {'load', 'evaluate', 'total'}
     assert info['units'] == {'energies': 'eV', 'forces': 'eV/angstrom'}
+    assert info['peak_memory_mb'] > 10
     assert (info['device'], info['num_threads'], info['precision']) == ('cpu', 1, 'double')
     assert 'Energy' in (job.directory / 'mlpotential.txt').read_text()
 
