@@ -10,6 +10,7 @@ import contextlib
 import doctest
 import importlib.util
 import io
+import logging
 import re
 import shlex
 import sys
@@ -68,6 +69,16 @@ def code(aiida_profile_clean: object) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the log out of what a block prints: AiiDA writes it to standard output once a command has been run."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('path', EXECUTED, ids=_name)
 def test_python_blocks(
@@ -87,7 +98,7 @@ def test_python_blocks(
     for block in blocks:
         printed = io.StringIO()
         source = '\n' * (block.line - 1) + block.text  # so that a traceback shows the line of the page
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), _quiet():
             exec(compile(source, str(path), 'exec'), namespace)
         if block.output is not None:
             assert checker.check_output(block.output, printed.getvalue(), flags), (

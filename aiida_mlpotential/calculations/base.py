@@ -78,12 +78,15 @@ def _validate_properties(model: ModelData, parameters: dict[str, Any]) -> str | 
 
 def _validate_parent(inputs: dict[str, Any]) -> str | None:
     parent, code = inputs.get('parent_folder'), inputs.get('code')
-    if parent is not None and code is not None and parent.computer.pk != code.computer.pk:
-        return (
-            f'parent_folder lies on the computer {parent.computer.label}, the code on {code.computer.label}: '
-            'a job can only be continued where it ran.'
-        )
-    return None
+    if parent is None or code is None:
+        return None
+    computer = inputs.get('metadata', {}).get('computer') or code.computer  # a portable code has none of its own
+    if computer is None or parent.computer.pk == computer.pk:
+        return None
+    return (
+        f'parent_folder lies on the computer {parent.computer.label}, the job would run on {computer.label}: '
+        'a job can only be continued where it ran.'
+    )
 
 
 def _validate_periodic(
@@ -226,5 +229,4 @@ class MlpotentialCalculation(CalcJob):
             return []
         path = parent.get_remote_path()
         names = (schema.RESULTS_FILE, schema.ARRAYS_DIRECTORY)
-        uuid = self.inputs.code.computer.uuid  # the validator has made sure that it is the parent's too
-        return [(uuid, f'{path}/{name}', name) for name in names]
+        return [(parent.computer.uuid, f'{path}/{name}', name) for name in names]  # type: ignore[union-attr]

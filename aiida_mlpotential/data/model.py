@@ -135,7 +135,7 @@ class ModelData(orm.Data):
     ) -> ModelData:
         """Return an unstored node for any ASE calculator.
 
-        :param calculator: import path of the class or function, such as ``ase.calculators.emt.EMT``
+        :param calculator: import path of the class, such as ``ase.calculators.emt.EMT``
         :param kwargs: its keyword arguments, JSON values
         :param name: defaults to the last part of the import path
         :param elements: chemical symbols that it knows; ``None`` leaves that to the calculator

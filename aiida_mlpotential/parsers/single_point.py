@@ -17,8 +17,10 @@ class SinglePointParser(MlpotentialParser):
 
     def summarize(self, results: ResultsData) -> dict[str, Any]:
         """Return energy and spread (eV) and the largest force (eV/angstrom) of a single structure."""
+        if len(results) != 1:
+            return {}
         frame = results.frame(0)
-        if len(results) != 1 or frame.energy is None:
+        if frame.energy is None:
             return {}
         n_atoms = int(results.offsets[1])
         summary: dict[str, Any] = {
