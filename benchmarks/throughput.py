@@ -120,7 +120,7 @@ def main() -> None:
     """Measure all models that can be had here."""
     from aiida_mlpotential.library import LibraryError
 
-    number, repeats = (120, 2) if OPTIONS.quick else (600, 5)
+    number, repeats = (80, 2) if OPTIONS.quick else (600, 5)
     rows, figures = [], []
     with tempfile.TemporaryDirectory() as directory:
         for name in MODELS:

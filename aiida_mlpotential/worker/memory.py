@@ -7,6 +7,8 @@ from pathlib import Path
 
 #: Part of the available memory that the worker may take.
 _SHARE = 0.9
+#: Least memory beyond libraries and model, bytes: below it not even a small batch is sure to fit.
+_HEADROOM = 256 << 20
 
 
 def available_memory() -> int | None:
@@ -28,19 +30,29 @@ def available_memory() -> int | None:
 def limit_memory(megabytes: int | None = None) -> int | None:
     """Let allocations beyond the given or the available memory fail instead of waking the kernel's killer.
 
+    Call it when libraries and model are loaded (a BLAS that starts without memory waits for it forever), and not on a
+    GPU, whose driver maps far more than it takes.
+
     :return: the limit in bytes, or ``None`` where the system does not tell
+    :raises MemoryError: if the limit leaves no room to work in
     """
-    used = _data_size()
+    used, available = _data_size(), available_memory()
+    if used is None:
+        return None
     if megabytes is not None:
-        limit = megabytes * 1024 * 1024
-    else:
-        available = available_memory()
-        if available is None or used is None:
-            return None
+        limit = megabytes << 20
+    elif available is not None:
         limit = used + int(available * _SHARE)
+    else:
+        return None
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
+    if limit < used + _HEADROOM:
+        raise MemoryError(
+            f'libraries and model take {used >> 20} MB and the limit is {limit >> 20} MB: '
+            f'at least {(used + _HEADROOM) >> 20} MB are needed; set memory_limit to that, or ask for more memory'
+        )
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     return limit
 

@@ -168,3 +168,8 @@ def _completed(cell: Floats, pbc: Bools) -> Floats:
         # The right singular vectors beyond the rank span what is perpendicular to all periodic vectors.
         full[~pbc] = np.linalg.svd(vectors, full_matrices=True)[2][-missing:]
     return full
+
+
+def preload() -> None:
+    """Import the libraries of large and periodic structures now, not when the first of them comes along."""
+    import scipy.spatial  # noqa: F401

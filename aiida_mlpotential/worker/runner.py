@@ -23,6 +23,7 @@ from .checks import check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
 from .memory import limit_memory, peak_memory_mb
+from .neighbors import preload
 from .parameters import result_parameters, validate_parameters, with_defaults
 from .progress import Progress
 from .schema import (
@@ -101,8 +102,10 @@ class Runner:
         signal.signal(signal.SIGTERM, self._stop)
         frames = self._load_frames(job)
         self._check_model_files(job)
-        limit_memory(parameters['memory_limit'])
         backend = self._load_backend(job, parameters)
+        if backend.device == 'cpu':
+            preload()
+            limit_memory(parameters['memory_limit'])
         names = task.quantities(tuple(parameters['properties']), backend.n_members > 1)
         store = ResultsStore(
             self._directory, frames.offsets, names, backend.n_members, single=backend.precision == 'single'

@@ -10,9 +10,9 @@ from aiida_mlpotential.worker.memory import available_memory
 PROGRAM = """
 import numpy as np
 from aiida_mlpotential.worker.memory import limit_memory
-print(limit_memory(600))
+print(limit_memory(900))
 try:
-    np.ones(200_000_000)
+    np.ones(300_000_000)
 except MemoryError:
     print('refused')
 print(np.ones(1_000_000).sum())
@@ -21,7 +21,7 @@ print(np.ones(1_000_000).sum())
 
 def test_beyond_the_limit_an_allocation_fails_and_the_process_lives():
     result = subprocess.run([sys.executable, '-c', PROGRAM], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [str(600 * 1024 * 1024), 'refused', '1000000.0']
+    assert result.stdout.split() == [str(900 * 1024 * 1024), 'refused', '1000000.0']
 
 
 def test_the_available_memory_is_known():

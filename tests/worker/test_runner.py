@@ -134,6 +134,20 @@ def test_a_property_that_the_backend_lacks_is_refused(job):
     assert error['label'] == 'ERROR_PROPERTY_UNAVAILABLE'
 
 
+def test_a_memory_limit_that_leaves_no_room_is_refused(job):
+    process = job.start(memory_limit=256, num_threads=1)
+    process.communicate(timeout=60)
+    error = job.info()['error']
+    assert error['label'] == 'ERROR_OUT_OF_MEMORY'
+    assert 'set memory_limit to that' in error['message']
+
+
+def test_a_sufficient_memory_limit_changes_nothing(job):
+    process = job.start(memory_limit=2000, num_threads=1)
+    process.communicate(timeout=60)
+    assert job.info()['counts']['ok'] == 7
+
+
 def test_a_job_file_that_cannot_be_read_is_an_error_like_others(tmp_path):
     def read():
         return JobSpec.from_json('nonsense')
@@ -199,7 +213,7 @@ def test_results_of_another_job_are_not_taken_over(job):
 def test_sigterm_ends_the_job_in_order(job, copper):
     job.frames = copper(800)
     process = job.start(batch_atoms=4)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (job.directory / 'arrays' / 'offsets.npy').exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
@@ -215,7 +229,7 @@ def test_sigterm_ends_the_job_in_order(job, copper):
 def test_a_killed_process_leaves_valid_files(job, copper):
     job.frames = copper(800)
     process = job.start(batch_atoms=4)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         path = job.directory / 'arrays' / 'status.npy'
         if path.exists() and (job.array('status') == FrameStatus.OK).sum() > 30:
