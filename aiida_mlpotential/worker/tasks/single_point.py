@@ -67,7 +67,7 @@ class _Evaluator:
             evaluation = self._context.backend.evaluate(frames, self._request)
         except (OutOfMemory, MemoryError) as exception:
             self._note_memory(frames)
-            return FrameStatus.OUT_OF_MEMORY, f'{frames.n_atoms} atoms: {exception or "out of memory"}'
+            return FrameStatus.OUT_OF_MEMORY, f'{frames.n_atoms} atoms do not fit in memory: {exception}'
         except FrameError as exception:
             return exception.status, exception.message
         except WorkerError:

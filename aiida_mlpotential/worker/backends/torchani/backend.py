@@ -81,7 +81,7 @@ class TorchAniBackend(Backend):
             if not any(text in str(exception) for text in _OUT_OF_MEMORY):
                 raise
             self._free()
-            raise OutOfMemory(str(exception).splitlines()[0]) from None
+            raise OutOfMemory('torch could not allocate what it needs') from None
         return result if self.n_members > 1 else dataclasses.replace(result, member_energies=None)
 
     def _free(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 
 pytest.importorskip('torch', reason='the torchani extra is not installed')
 
@@ -16,10 +20,10 @@ from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Settings
 from aiida_mlpotential.worker.backends.torchani import backend as module
 from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
-from aiida_mlpotential.worker.errors import OutOfMemory, WorkerError
+from aiida_mlpotential.worker.errors import FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.registry import PRETRAINED
-from aiida_mlpotential.worker.schema import ModelSpec
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 
 KEYS = {'ANI-1x': 'ani1x', 'ANI-1ccx': 'ani1ccx', 'ANI-2x': 'ani2x'}
@@ -183,3 +187,25 @@ def test_the_defaults_say_what_they_are(published):
     backend = _load(published)
     assert dataclasses.asdict(Settings())['precision'] == 'single'
     assert (backend.precision, backend.n_members, backend.details()['cutoff']) == ('single', 8, 5.2)
+
+
+@pytest.mark.slow
+def test_a_structure_that_does_not_fit_costs_no_other(published, tmp_path):
+    """5184 atoms need 0.9 GB, the limit leaves 0.4 beside the libraries: as a process of its own, as on a node."""
+    water = molecule('H2O')
+    sites = np.argwhere(np.ones((12, 12, 12))) * 3.1
+    large = Atoms('OH2' * len(sites), positions=(sites[:, None] + water.positions).reshape(-1, 3))
+    entry = PRETRAINED['ANI-1ccx']
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
+    frames = Frames.from_ase([molecule('CH4'), large, molecule('C6H6')])
+    frames.write(tmp_path / FRAMES_FILE)
+    file = f'model/{entry.file}'
+    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, 8)
+    parameters = {'memory_limit': 750, 'num_threads': 2, 'device': 'cpu'}
+    job = JobSpec('single_point', spec, parameters, sha256_of(tmp_path / FRAMES_FILE))
+    (tmp_path / JOB_FILE).write_text(job.to_json())
+    subprocess.run([sys.executable, '-m', 'aiida_mlpotential.worker'], cwd=tmp_path, check=True, capture_output=True)
+    info = json.loads((tmp_path / RESULTS_FILE).read_text())
+    assert info['counts'] == {'total': 3, 'ok': 2, 'failed': 1, 'pending': 0}
+    assert info['messages']['1'].startswith('5184 atoms do not fit in memory')
+    assert np.load(tmp_path / 'arrays' / 'status.npy').tolist() == [0, FrameStatus.OUT_OF_MEMORY, 0]
