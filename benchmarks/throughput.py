@@ -8,7 +8,9 @@ of the members besides.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -62,24 +64,31 @@ def worker(path: Path, name: str, structures: list[Atoms], directory: Path) -> C
     from aiida_mlpotential.worker.frames import Frames, sha256_of
     from aiida_mlpotential.worker.registry import PRETRAINED
     from aiida_mlpotential.worker.runner import run_job
-    from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec, ModelSpec
-    from aiida_mlpotential.worker.storage import ResultsFile
+    from aiida_mlpotential.worker.schema import FRAMES_FILE, RESULTS_FILE, JobSpec, ModelSpec
 
     entry = PRETRAINED[name]
     (directory / 'model').mkdir(parents=True)
     os.link(path, directory / 'model' / path.name)
     Frames.from_ase(structures).write(directory / FRAMES_FILE)
     spec = ModelSpec(
-        name, 'torchani', entry.sha256, {f'model/{path.name}': entry.sha256}, entry.elements, entry.ensemble_size
+        name,
+        'torchani',
+        entry.sha256,
+        {f'model/{path.name}': entry.sha256},
+        entry.elements,
+        entry.ensemble_size,
+        'Hartree',
     )
     parameters = {'num_threads': OPTIONS.threads, 'device': 'cpu'}
     job = JobSpec('single_point', spec, parameters, sha256_of(directory / FRAMES_FILE))
 
     def run() -> float:
-        (directory / 'results.json').unlink(missing_ok=True)
+        shutil.rmtree(directory / 'arrays', ignore_errors=True)
         begin = time.perf_counter()
         assert run_job(lambda: job, directory)
-        return time.perf_counter() - begin - float(ResultsFile(directory).read()['timings']['load'])
+        return (
+            time.perf_counter() - begin - float(json.loads((directory / RESULTS_FILE).read_text())['timings']['load'])
+        )
 
     return run
 

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+
+def _use_private_configuration() -> None:
+    """Keep AiiDA away from the home directory, where its import alone would make a configuration.
+
+    A profile that the user names for tests lies in the user's configuration, which is left in place then.
+    """
+    if 'AIIDA_TEST_PROFILE' in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix='aiida-mlpotential-tests-'))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / '.aiida').mkdir(mode=0o700)
+    os.environ['AIIDA_PATH'] = str(folder)
+
+
 # The worker's tests must run where AiiDA is not installed, as on a compute node.
-pytest_plugins = ['aiida.tools.pytest_fixtures'] if importlib.util.find_spec('aiida') else []
+_HAS_AIIDA = importlib.util.find_spec('aiida') is not None
+if _HAS_AIIDA:
+    _use_private_configuration()
+pytest_plugins = ['aiida.tools.pytest_fixtures'] if _HAS_AIIDA else []
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 

@@ -28,8 +28,13 @@ from .archive import worker_archive
 WORKERS = ('upload', 'installed')
 
 
+def _content(node: orm.Dict | None) -> dict[str, Any]:
+    """Return what a node holds, or nothing: AiiDA lets None through for an optional input."""
+    return {} if node is None else dict(node.get_dict())  # type: ignore[no-untyped-call]
+
+
 def _validate_parameters(node: orm.Dict | None, _: Any) -> str | None:
-    return validate_parameters(node.get_dict()) if node is not None else None  # type: ignore[no-untyped-call]
+    return validate_parameters(_content(node))
 
 
 def _validate_worker(value: str, _: Any) -> str | None:
@@ -42,15 +47,17 @@ def _validate_structure(node: orm.StructureData | None, _: Any) -> str | None:
     return None
 
 
-def validate_inputs(inputs: dict[str, Any], _: Any) -> str | None:
+def validate_inputs(inputs: dict[str, Any], ports: Any) -> str | None:
     """Return what makes the inputs, taken together, impossible to compute; ``None`` if nothing does."""
     model: ModelData | None = inputs.get('model')
     if model is None:  # the port itself complains, or is not part of a workflow that wraps this process
         return None
     structure, structures = inputs.get('structure'), inputs.get('structures')
+    if structure is None and structures is None and not {'structure', 'structures'} & set(ports):
+        return None  # a workflow that wraps this process gives them itself
     if (structure is None) == (structures is None):
         return 'give either `structure` (one StructureData) or `structures` (a StructureSetData), and not both.'
-    parameters = with_defaults(inputs['parameters'].get_dict() if 'parameters' in inputs else {})
+    parameters = with_defaults(_content(inputs.get('parameters')))
     checks = (
         _validate_properties(model, parameters),
         _validate_parent(inputs),
@@ -73,6 +80,8 @@ def _validate_properties(model: ModelData, parameters: dict[str, Any]) -> str | 
             f'parameters: properties = {parameters["properties"]}: the backend {model.backend_name} of {model.name} '
             f'has no {", ".join(missing)}; it has {", ".join(sorted(available))}.'
         )
+    if 'forces_std' in parameters['properties'] and model.ensemble_size == 1:
+        return f'parameters: properties asks for forces_std, but {model.name} has one member: leave it out.'
     return None
 
 
@@ -94,10 +103,12 @@ def _validate_periodic(
 ) -> str | None:
     if 'stress' not in parameters['properties']:
         return None
-    periodic = all(structure.pbc) if structure is not None else structures is not None and structures.periodic
+    periodic = structure is not None and all(structure.pbc)
+    if structures is not None and structures.periodic:
+        periodic = bool(np.any(np.all(structures.get_frames().pbc, axis=1)))
     if periodic:
         return None
-    return 'parameters: properties asks for the stress, but no structure is periodic: leave it out.'
+    return 'parameters: properties asks for the stress, but no structure is periodic in three directions: leave it out.'
 
 
 def _validate_single(structure: orm.StructureData, model: ModelData, parameters: dict[str, Any]) -> str | None:
@@ -165,7 +176,8 @@ class MlpotentialCalculation(CalcJob):
         options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
         options['resources'].required = False
         options['withmpi'].default = False
-        options['scheduler_stdout'].default = '_scheduler-stdout.txt'
+        options['input_filename'].default = schema.JOB_FILE
+        options['output_filename'].default = schema.SUMMARY_FILE
         spec.input(
             'metadata.options.worker',
             valid_type=str,
@@ -185,8 +197,8 @@ class MlpotentialCalculation(CalcJob):
         model: ModelData = self.inputs.model
         calcinfo = datastructures.CalcInfo()
         calcinfo.local_copy_list = model.copy_list()
-        if 'structures' in self.inputs:
-            structures: StructureSetData = self.inputs.structures
+        structures: StructureSetData | None = self.inputs.get('structures')
+        if structures is not None:
             frames_sha256 = structures.sha256
             calcinfo.local_copy_list.append((structures.uuid, schema.FRAMES_FILE, schema.FRAMES_FILE))
         else:
@@ -197,7 +209,7 @@ class MlpotentialCalculation(CalcJob):
         job = schema.JobSpec(
             task=self.TASK,
             model=model.to_spec(),
-            parameters=self.inputs.parameters.get_dict() if 'parameters' in self.inputs else {},
+            parameters=_content(self.inputs.get('parameters')),
             frames_sha256=frames_sha256,
             plugin_version=__version__,
         )
@@ -228,5 +240,5 @@ class MlpotentialCalculation(CalcJob):
         if parent is None:
             return []
         path = parent.get_remote_path()
-        names = (schema.RESULTS_FILE, schema.ARRAYS_DIRECTORY)
-        return [(parent.computer.uuid, f'{path}/{name}', name) for name in names]  # type: ignore[union-attr]
+        name = schema.ARRAYS_DIRECTORY
+        return [(parent.computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}')]  # type: ignore[union-attr]

@@ -167,7 +167,8 @@ def format_hints(home: DemoDirectory, node: ProcessNode) -> str:
             f'  export AIIDA_PATH={shlex.quote(str(home.path))}',
             f'  verdi -p {PROFILE} process list -a',
             f'  verdi -p {PROFILE} process show {node.pk}',
-            f'  verdi -p {PROFILE} node show {results.pk}',
+            f'  verdi -p {PROFILE} calcjob res {node.pk}',
+            f'  verdi -p {PROFILE} node attributes {results.pk}',
             f'  verdi -p {PROFILE} calcjob outputcat {node.pk} mlpotential.txt',
             'Your own AiiDA configuration was not touched; to be rid of the demo, remove its directory.',
         ]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from aiida.cmdline.utils import echo
 
-from aiida_mlpotential.worker.parameters import validate_parameters
 from aiida_mlpotential.worker.registry import PretrainedModel
 
-from . import codes, params, reports
+from . import codes, params, reports, resume
+from .files import check_output, read_structures, single_structure, write_output
 from .models import install_model, resolve_model
 from .progress import Steps
 
@@ -29,53 +29,67 @@ def launch() -> None:
 
 
 @launch.command('single-point')
-@click.argument('file', type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument('file', required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    '--continue',
+    'parent',
+    metavar='PK',
+    help='In place of FILE: go on with a calculation that ended early, with the same inputs and what it has done.',
+)
 @params.MODEL
 @params.CODE
 @click.option(
-    '-i', '--index', default=':', show_default=True, help='Frames of the file, as ASE writes it: `0`, `-10:`.'
+    '-i', '--index', default=':', help='Frames of the file, as ASE writes it: `0`, `-10:`. [default: all, `:`]'
 )
 @click.option('-f', '--format', 'file_format', help='Format, as ASE calls it. [default: by the name of the file]')
 @params.parameter_options
 @click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.')
 @click.option(
-    '-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='Also write an extended XYZ file.'
+    '-o', '--output', type=click.Path(path_type=Path), help='Also write an extended XYZ file. [default: none]'
 )
+@click.option('--overwrite', is_flag=True, help='Replace the file of --output if there is one.')
 @click.option('-w', '--max-wallclock-seconds', type=click.IntRange(min=1), help='Time limit for the scheduler.')
 @click.option('-q', '--queue', 'queue_name', help='Queue or partition of the scheduler.')
 @click.option('--account', help='Account that the scheduler charges.')
+@click.pass_context
 @params.with_profile
-def single_point(file: Path, index: str, file_format: str | None, **arguments: Any) -> None:
+def single_point(context: click.Context, file: Path | None, parent: str | None, **arguments: Any) -> None:
     """Energies, forces and their spread for the structures of FILE, in any format that ASE reads."""
     parameters = params.collect_parameters(arguments)
-    message = validate_parameters(parameters)
-    if message is not None:
-        raise click.ClickException(message)
+    options = {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}
     daemon, output = arguments['daemon'], arguments['output']
     if daemon and output is not None:
         raise click.UsageError('--output needs the results, for which --daemon does not wait.')
-    if output is not None and not output.resolve().parent.is_dir():
-        raise click.BadParameter(f'the directory {output.resolve().parent} does not exist.', param_hint='--output')
-    code = codes.find_code(arguments['code'])
-    structures = read_structures(file, index, file_format)
-    inputs = make_inputs(structures, find_model(arguments['model']), parameters)
-    inputs['code'] = code
-    options = {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}
-    inputs['metadata'] = {'label': file.name, 'options': options}
+    if output is not None:
+        check_output(output, file, arguments['overwrite'])
+    if parent is not None:
+        _refuse_with_continue(context)
+        calculation = resume.load_calculation(parent)
+        inputs, structures = resume.make_inputs(calculation, parameters, options), resume.structures_of(calculation)
+    elif file is not None:
+        code = codes.find_code(arguments['code'])
+        structures = read_structures(file, arguments['index'], arguments['file_format'])
+        inputs = make_inputs(file, structures, find_model(arguments['model']), parameters)
+        inputs.update(code=code, metadata={'label': file.name, 'options': options})
+    else:
+        raise click.UsageError('name a FILE of structures, or a calculation with --continue.')
     if daemon:
         _submit(inputs)
     else:
         _run(inputs, structures, output)
 
 
-def read_structures(file: Path, index: str, file_format: str | None) -> StructureSetData:
-    """Return the structures of a file, unstored; what cannot be read is one sentence with the cause."""
-    from aiida_mlpotential.data.structures import StructuresError, StructureSetData
-
-    try:
-        return StructureSetData.from_file(file, index=index, format=file_format)
-    except (StructuresError, OSError) as exception:
-        raise click.ClickException(params.sentence(exception)) from exception
+def _refuse_with_continue(context: click.Context) -> None:
+    """Raise if something was given that a continued calculation has from the earlier one."""
+    fixed = {'file': 'FILE', 'model': '--model', 'code': '--code', 'index': '--index', 'file_format': '--format'}
+    given = [
+        text
+        for name, text in fixed.items()
+        if context.params.get(name) is not None
+        and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f'--continue takes it from the earlier calculation: leave out {", ".join(given)}.')
 
 
 def find_model(identifier: str) -> ModelData:
@@ -88,16 +102,13 @@ def find_model(identifier: str) -> ModelData:
     return library.find_model(found.name) or install_model(found.name, Steps())
 
 
-def make_inputs(structures: StructureSetData, model: ModelData, parameters: dict[str, Any]) -> dict[str, Any]:
+def make_inputs(
+    file: Path, structures: StructureSetData, model: ModelData, parameters: dict[str, Any]
+) -> dict[str, Any]:
     """Return the inputs of a calculation; one structure becomes a ``StructureData``, which other plugins know too."""
-    from aiida_mlpotential.data.structures import StructuresError
-
     inputs: dict[str, Any] = {'model': model}
     if len(structures) == 1:
-        try:
-            inputs['structure'] = structures.get_structure(0)
-        except StructuresError as exception:
-            raise click.ClickException(params.sentence(exception)) from exception
+        inputs['structure'] = single_structure(structures, file)
     else:
         inputs['structures'] = structures
     if parameters:
@@ -126,8 +137,7 @@ def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | No
 
     from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 
-    number = len(structures)
-    with Steps().step(f'{number} structure{"" if number == 1 else "s"} with {inputs["model"].name}') as step:
+    with Steps().step(f'{reports.count(len(structures))} with {inputs["model"].name}') as step:
         try:
             _, node = run_get_node(SinglePointCalculation, inputs)
         except ValueError as exception:  # an input that the calculation refuses
@@ -135,9 +145,10 @@ def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | No
         reports.show_outcome(step, node)
     if 'results' in node.outputs:
         click.echo(reports.format_results(node.outputs.results, structures))
+        for note in reports.notes_of(node):
+            click.echo(f'Note: {note}.')
         if output is not None:
-            node.outputs.results.write_extxyz(output, structures)
-            click.echo(f'Wrote {output}.')
+            write_output(node.outputs.results, structures, output)
     reports.fail_unless_finished(node)
 
 

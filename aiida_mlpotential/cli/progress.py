@@ -9,13 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Literal, TextIO
 
 import click
 
 _FRAMES = '⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏'
 _ASCII_FRAMES = '-\\|/'
 _INTERVAL = 0.1
+
+State = Literal['good', 'partial', 'failed']
+_SYMBOLS = {'good': ('✓', '+', 'green'), 'partial': ('!', '!', 'yellow'), 'failed': ('✗', 'x', 'red')}
 
 
 class Step:
@@ -26,8 +29,8 @@ class Step:
         self.message = ''
         #: What came of it, printed behind the title when the step is done.
         self.result = 'done'
-        #: False for a step that came to its end, but not to what was wanted of it.
-        self.good = True
+        #: How a step ended that came to its end: as it was wanted, in part, or not at all.
+        self.state: State = 'good'
         self._steps = steps
         self._start = time.monotonic()
 
@@ -70,17 +73,17 @@ class Steps:
             self._print(f'{self._symbol("·", "-")} {title} ...')
         else:
             spinner.start()
-        result, good = 'failed', False
+        result, state = 'failed', 'failed'
         try:
             yield step
-            result, good = step.result, step.good
+            result, state = step.result, step.state
         finally:
             done.set()
             if spinner is not None:
                 spinner.join()
                 self._print('\r\033[K', newline=False)
-            symbol = self._symbol('✓', '+') if good else self._symbol('✗', 'x')
-            symbol = click.style(symbol, fg='green' if good else 'red', bold=True)
+            symbol, ascii_symbol, colour = _SYMBOLS[state]
+            symbol = click.style(self._symbol(symbol, ascii_symbol), fg=colour, bold=True)
             self._print(f'{symbol} {title}: {result} ({step.seconds:.1f} s)')
 
     def on_report(self, message: str) -> None:

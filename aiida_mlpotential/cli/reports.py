@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+
+from aiida_mlpotential.worker.errors import EXIT_CODES
 
 from .tables import format_table
 
@@ -20,6 +23,16 @@ if TYPE_CHECKING:
 
 #: At most so many structures are printed.
 MAX_ROWS = 20
+#: Spread over √atoms (eV) above which structures were chosen for new reference calculations, 0.23 kcal/mol: Smith et
+#: al., J. Chem. Phys. 148 (2018) 241733, doi:10.1063/1.5023802.
+SPREAD_THRESHOLD = 0.010
+#: A spread (eV) from which on it is shown in eV, not in meV.
+_LARGE_SPREAD = 1.0
+_FACTORS = {'eV': 1.0, 'meV': 1000.0}
+#: The exit code that the table of results explains.
+_SOME_FAILED = next(code.status for code in EXIT_CODES if code.label == 'ERROR_SOME_STRUCTURES_FAILED')
+#: What the worker calls a parameter, and the command line an option.
+_OPTIONS = {'set device_fallback': 'add --device-fallback', 'continue it with `parent_folder`': 'what is done is kept'}
 
 
 def format_results(results: ResultsData, structures: StructureSetData) -> str:
@@ -28,8 +41,11 @@ def format_results(results: ResultsData, structures: StructureSetData) -> str:
 
     shown = range(min(len(results), MAX_ROWS))
     formulas, _ = formulas_of(structures.get_frames().select(shown))
+    frames = [results.frame(index) for index in shown]
+    unit = _spread_unit(frame.energy_std for frame in frames)
     rows = [
-        {'#': str(index), 'label': '', 'formula': formulas[index], **_cells(results.frame(index))} for index in shown
+        {'#': str(index), 'label': '', 'formula': formulas[index], **_cells(frame, unit)}
+        for index, frame in enumerate(frames)
     ]
     for row, label in zip(rows, structures.labels, strict=False):
         row['label'] = label
@@ -42,12 +58,18 @@ def format_results(results: ResultsData, structures: StructureSetData) -> str:
     return '\n'.join([*lines, '', summarise(results)])
 
 
-def _cells(frame: FrameResult) -> dict[str, str]:
-    status = frame.status.name
+def _spread_unit(values: Iterable[float | None]) -> str:
+    """Return the unit that suits all of some spreads in eV."""
+    large = any(value is not None and np.isfinite(value) and value >= _LARGE_SPREAD for value in values)
+    return 'eV' if large else 'meV'
+
+
+def _cells(frame: FrameResult, unit: str) -> dict[str, str]:
+    status, factor = frame.status.name, _FACTORS[unit]
     return {
         'energy (eV)': _number(frame.energy, 6),
-        'std (meV)': _number(frame.energy_std, 3, 1000),
-        'std/√atoms (meV)': _number(frame.qbc, 3, 1000),
+        f'std ({unit})': _number(frame.energy_std, 3, factor),
+        f'std/√atoms ({unit})': _number(frame.qbc, 3, factor),
         'max force (eV/Å)': _number(frame.max_force, 4),
         'status': f'{status}: {frame.message}' if frame.message else status,
     }
@@ -57,35 +79,90 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
     return '' if value is None or not np.isfinite(value) else f'{factor * value:.{digits}f}'
 
 
+def count(number: int) -> str:
+    """Return a number of structures in words."""
+    return f'{number} structure{"" if number == 1 else "s"}'
+
+
 def summarise(results: ResultsData) -> str:
     """Return the numbers of structures, the extremes of energy and spread, and the node that has them all."""
     attributes: dict[str, Any] = results.base.attributes.all
-    text = f'{results.n_ok} of {len(results)} structures evaluated'
-    for name, number in (('failed', results.n_failed), ('not reached', results.n_pending)):
-        text += f', {number} {name}' if number else ''
+    text = f'{results.n_ok} of {count(len(results))} evaluated{_others(results)}'
     if results.n_ok > 1:
         text += f'; energies from {attributes["energy_min"]:.6f} to {attributes["energy_max"]:.6f} eV'
-        if attributes.get('energy_std_mean') is not None:
-            mean, largest = 1000 * attributes['energy_std_mean'], 1000 * attributes['energy_std_max']
-            text += f'; std {mean:.3f} meV on average, {largest:.3f} meV at most'
-    return f'{text}.\nAll arrays are in ResultsData<{results.pk}>: `verdi node show {results.pk}`.'
+        largest = attributes.get('energy_std_max')
+        if largest is not None:
+            unit = _spread_unit([largest])
+            mean, largest = (_FACTORS[unit] * value for value in (attributes['energy_std_mean'], largest))
+            text += f'; std {mean:.3f} {unit} on average, {largest:.3f} {unit} at most'
+    lines = [f'{text}.', *_warn_of_spread(results), f'All arrays are in ResultsData<{results.pk}>.']
+    return '\n'.join(lines) + f' Its numbers: `verdi node attributes {results.pk}`.'
+
+
+def _others(results: ResultsData) -> str:
+    """Return how many structures have no result, and why."""
+    numbers = (('failed', results.n_failed), ('not reached', results.n_pending))
+    return ''.join(f', {number} {name}' for name, number in numbers if number)
+
+
+def _warn_of_spread(results: ResultsData) -> list[str]:
+    """Return a line about the structures of which the model is not certain, if there are any."""
+    if results.qbc is None:
+        return []
+    number = int(np.sum(np.nan_to_num(results.qbc) > SPREAD_THRESHOLD))
+    if not number:
+        return []
+    return [
+        f'{count(number)} with std/√atoms above {1000 * SPREAD_THRESHOLD:.0f} meV, at which the authors of the ANI '
+        'models saw a need for more training data: see Uncertainty in the documentation.'
+    ]
+
+
+def notes_of(node: ProcessNode) -> list[str]:
+    """Return what the worker found worth noting about a calculation."""
+    if 'output_parameters' not in node.outputs:
+        return []
+    return [str(note).rstrip('.') for note in node.outputs.output_parameters.get_dict().get('notes', [])]
 
 
 def show_outcome(step: Step, node: ProcessNode) -> None:
     """Let a step of the progress say how a calculation ended."""
-    step.good = node.is_finished_ok
-    step.result = f'{node.process_label}<{node.pk}> {"finished" if step.good else "failed"}'
+    results = _results_of(node)
+    step.result = f'{node.process_label}<{node.pk}> finished'
+    if node.is_finished_ok:
+        return
+    step.state = 'failed'
+    step.result = f'{node.process_label}<{node.pk}> failed'
+    if results is not None and results.n_ok:
+        step.state = 'partial'
+        step.result = f'{node.process_label}<{node.pk}>, {results.n_ok} of {len(results)} evaluated{_others(results)}'
+
+
+def _results_of(node: ProcessNode) -> ResultsData | None:
+    results: ResultsData | None = node.outputs.results if 'results' in node.outputs else None
+    return results
 
 
 def fail_unless_finished(node: ProcessNode) -> None:
-    """End the command with exit code 1 and the exit message of a calculation, unless it succeeded."""
+    """End the command with exit code 1 and the exit message of a calculation, unless it succeeded.
+
+    Where some structures failed, and the table has all of them, everything has been said.
+    """
     if node.is_finished_ok:
         return
+    results = _results_of(node)
+    if node.exit_status == _SOME_FAILED and results is not None and len(results) <= MAX_ROWS:
+        raise click.exceptions.Exit(1)
     state = (
         f'exit code {node.exit_status}' if node.is_finished else str(getattr(node.process_state, 'value', 'unknown'))
     )
-    message = node.exit_message or node.exception or 'there is no message'
+    message = str(node.exit_message or node.exception or 'there is no message').rstrip('.')
+    for key, option in _OPTIONS.items():
+        message = message.replace(key, option)
+    remedy = ''
+    if results is not None and results.n_pending:
+        remedy = f'\nGo on with it: `aiida-mlpotential launch single-point --continue {node.pk}`.'
     raise click.ClickException(
-        f'{node.process_label}<{node.pk}> failed ({state}): {message}\n'
+        f'{node.process_label}<{node.pk}> failed ({state}): {message}.{remedy}\n'
         f'See also its log: `verdi process report {node.pk}`.'
     )

@@ -31,7 +31,7 @@ from .params import ProfileCommand, with_profile
 @click.option(
     '--python',
     metavar='PATH',
-    help='Python interpreter on that computer that has torchani. [default: the one that runs this command]',
+    help='Absolute path of a Python on that computer that has torchani. [default: the one that runs this command]',
 )
 @with_profile
 def setup(computer_label: str, code_label: str, python: str | None) -> None:

@@ -105,6 +105,11 @@ class ModelData(orm.Data):
         if not path.exists():
             raise FileNotFoundError(f'there is no model file {str(path)!r}')
         if path.is_dir():
+            links = [item for item in sorted(path.rglob('*')) if item.is_symlink()]
+            if links:
+                raise ValueError(
+                    f'the model directory has the symbolic link {links[0].name!r}: put the file itself there'
+                )
             paths = {item.relative_to(path).as_posix(): item for item in sorted(path.rglob('*')) if item.is_file()}
         else:
             paths = {path.name: path}

@@ -97,6 +97,8 @@ class ResultsData(orm.ArrayData):
         unknown = set(np.unique(status).tolist()) - {int(item) for item in FrameStatus}
         if unknown:
             raise ResultsError(f'status.npy has the value {min(unknown)}, which no status has')
+        if not np.isfinite(files['energies'].load()[status == FrameStatus.OK]).all():
+            raise ResultsError('energies.npy has NaN or infinity where the status is OK')
 
         node = cls()
         attributes = {**info_attributes(info, files), **statistics(files, offsets, status)}

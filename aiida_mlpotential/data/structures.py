@@ -14,7 +14,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.engine import calcfunction
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_mlpotential.worker.frames import Frames, FramesError, sha256_of
+from aiida_mlpotential.worker.frames import Frames, FramesError, clean_label, sha256_of
 from aiida_mlpotential.worker.schema import FRAMES_FILE
 
 from .formulas import StructuresError, describe_frames
@@ -131,7 +131,7 @@ class StructureSetData(orm.Data):
             raise StructuresError(f'{path.name!r} holds no structures')
         if len(frames) == 1 and not labels[0]:
             labels = [path.stem]
-        return cls(dataclasses.replace(frames, labels=tuple(labels) if any(labels) else ()))
+        return cls(dataclasses.replace(frames, labels=tuple(map(clean_label, labels)) if any(labels) else ()))
 
     @classmethod
     def from_structures(
@@ -249,8 +249,9 @@ class StructureSetData(orm.Data):
 
     @property
     def info(self) -> dict[str, Any]:
-        """Return elements and formulas, as :meth:`ResultsData.from_folder` takes them."""
-        return {key: self.base.attributes.get(key) for key in ('elements', 'formulas', 'formulas_complete')}
+        """Return numbers, elements and formulas, as :func:`describe_frames` does."""
+        keys = ('n_frames', 'n_atoms', 'elements', 'formulas', 'formulas_complete')
+        return {key: self.base.attributes.get(key) for key in keys}
 
     def get_description(self) -> str:
         """Return a line for ``verdi node show`` and the like."""
@@ -276,8 +277,20 @@ def _read_ase(path: Path, index: str | int, format: str | None, labels: list[str
     from ase.io import iread
 
     for atoms in iread(path, index=index, format=format):
+        _check_occupancy(atoms, len(labels))
         labels.append(str(atoms.info.get('label') or atoms.info.get('name') or ''))
         yield atoms
+
+
+def _check_occupancy(atoms: Atoms, number: int) -> None:
+    """Refuse sites that ASE reads as one whole atom though the file (a CIF) has several, or less than one, on them."""
+    for site, occupants in (atoms.info.get('occupancy') or {}).items():
+        if len(occupants) > 1 or any(value < 1 for value in occupants.values()):
+            found = ', '.join(f'{symbol} {value:g}' for symbol, value in occupants.items())
+            raise StructuresError(
+                f'structure {number} has mixed or partial occupation at site {site} ({found}): '
+                'a potential needs one whole atom on every site'
+            )
 
 
 def check_index(index: int, length: int) -> int:
@@ -325,7 +338,7 @@ def frames_of_structures(structures: Iterable[orm.StructureData], labels: Sequen
         offsets=np.array(offsets, dtype='i8'),
         cells=np.array(cells, dtype='f8').reshape(-1, 3, 3),
         pbc=np.array(pbc, dtype=bool).reshape(-1, 3),
-        labels=tuple(labels) if any(labels) else (),
+        labels=tuple(map(clean_label, labels)) if any(labels) else (),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,10 @@ from aiida.parsers import Parser
 from aiida_mlpotential.data.results import ResultsData, ResultsError
 from aiida_mlpotential.data.structures import describe_frames, to_frames
 from aiida_mlpotential.worker import schema
-from aiida_mlpotential.worker.errors import LABELS, FrameStatus
+from aiida_mlpotential.worker.errors import LABELS, FrameStatus, WorkerError
+from aiida_mlpotential.worker.parameters import fingerprint
+
+from .info import read_info
 
 #: So many failed structures are named in the output parameters; the results have all of them.
 MAX_FAILURES = 20
@@ -72,19 +74,16 @@ class MlpotentialParser(Parser):
     def _read_info(self) -> dict[str, Any] | ExitCode:
         """Return the content of the results file, or why there is none."""
         try:
-            text = self.retrieved.base.repository.get_object_content(schema.RESULTS_FILE, mode='r')
-            info = json.loads(text)
+            text = self.retrieved.base.repository.get_object_content(schema.RESULTS_FILE, mode='rb')
+            info = read_info(text)
         except FileNotFoundError:
             return self._failure('ERROR_RESULTS_MISSING', self._last_words() or 'it was never started')
         except ValueError as exception:
             return self._failure('ERROR_RESULTS_INVALID', f'{schema.RESULTS_FILE}: {exception}')
-        if not isinstance(info, dict) or not isinstance(info.get('format_version'), int):
-            return self._failure('ERROR_RESULTS_INVALID', f'{schema.RESULTS_FILE} has no format version')
-        if info['format_version'] > schema.FORMAT_VERSION:
-            return self._failure(
-                'ERROR_RESULTS_VERSION',
-                f'format {info["format_version"]}, this plugin reads up to {schema.FORMAT_VERSION}: update it',
-            )
+        for key, known in (('format_version', schema.FORMAT_VERSION), ('results_version', schema.RESULTS_VERSION)):
+            if info[key] > known:
+                detail = f'{key} {info[key]}, this plugin reads up to {known}: update it'
+                return self._failure('ERROR_RESULTS_VERSION', detail)
         return info
 
     def _last_words(self) -> str:
@@ -92,23 +91,41 @@ class MlpotentialParser(Parser):
         names = [schema.STDERR_FILE, self.node.get_option('scheduler_stderr')]
         for name in names:
             if name and name in self.retrieved.base.repository.list_object_names():
-                lines = self.retrieved.base.repository.get_object_content(name, mode='r').strip().splitlines()
+                content = self.retrieved.base.repository.get_object_content(name, mode='rb')
+                lines = content.decode('utf-8', errors='replace').strip().splitlines()
                 if lines:
                     return f'{name}: {lines[-1][:300]}'
         return ''
 
     def _read_results(self, info: dict[str, Any]) -> ResultsData | None:
-        """Return the results node, unless the worker ended before it had made its files."""
+        """Return the results node, unless the worker ended before it had made its files.
+
+        :raises ResultsError: if the files are damaged, or those of another job
+        """
         if schema.ARRAYS_DIRECTORY not in self.retrieved.base.repository.list_object_names():
             return None
-        if 'counts' not in info and info.get('state') in ('starting', 'failed'):
+        if 'counts' not in info and info['state'] in ('starting', 'failed'):
             return None
-        return ResultsData.from_folder(self.retrieved, info, structures_info=self._structures_info())
+        self._check_belongs(info)
+        results = ResultsData.from_folder(self.retrieved, info, structures_info=self._structures_info())
+        expected = self._structures_info()['n_frames'], self._structures_info()['n_atoms']
+        if (len(results), int(results.offsets[-1])) != expected:
+            raise ResultsError(f'the results are for {len(results)} structures, the job has {expected[0]}')
+        return results
+
+    def _check_belongs(self, info: dict[str, Any]) -> None:
+        """Make sure that the results are those of this job, by the fingerprint of the job file that was sent."""
+        try:
+            job = schema.JobSpec.from_json(self.node.base.repository.get_object_content(schema.JOB_FILE, mode='r'))
+        except (FileNotFoundError, WorkerError) as exception:
+            raise ResultsError(f'the job file of this calculation cannot be read: {exception}') from None
+        if info.get('fingerprint') != fingerprint(job):
+            raise ResultsError('the results are those of another job: their fingerprint is not that of this one')
 
     def _structures_info(self) -> dict[str, Any]:
-        """Return elements and formulas of the structures."""
+        """Return number, elements and formulas of the structures."""
         inputs = self.node.inputs
-        return inputs.structures.info if 'structures' in inputs else describe_frames(to_frames(inputs.structure))
+        return describe_frames(to_frames(inputs.structure)) if 'structure' in inputs else inputs.structures.info
 
     def _output(self, info: dict[str, Any], results: ResultsData | None) -> None:
         model = info.get('model', {})
@@ -164,6 +181,8 @@ class MlpotentialParser(Parser):
         if counts['n_pending']:
             done = total - counts['n_pending']
             label = 'ERROR_INCOMPLETE' if done else 'ERROR_WORKER_KILLED'
+            if info['state'] == 'stopped':
+                return self._failure(label, f'asked to stop after {done} of {total} structures')
             return self._failure(label, self._last_words() or f'{done} of {total} structures were done')
         if not counts['n_failed']:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='aiida-mlpotential-worker', description=__doc__)
     parser.add_argument('job', nargs='?', type=Path, default=Path(JOB_FILE), help=f'job description, {JOB_FILE}')
     path: Path = parser.parse_args(arguments).job
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))  # a scheduler sends it before it kills
 
     threads = _threads(path)
     if threads is not None:
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from .runner import run_job
 
-    return 0 if run_job(lambda: _read_job(path), path.resolve().parent) else 1
+    return 0 if run_job(lambda: _read_job(path), path.resolve().parent, lambda: bool(stop)) else 1
 
 
 def _read_job(path: Path) -> JobSpec:

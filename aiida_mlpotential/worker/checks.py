@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import FrameStatus
-from .frames import FloatArray, Frames, IntArray
-from .neighbors import ALL_PAIRS_LIMIT, find_half_pairs, ragged_triangle
+from .frames import BoolArray, FloatArray, Frames, IntArray
+from .neighbors import ALL_PAIRS_LIMIT, find_half_pairs, ragged_triangle, shortest_period
 
-#: Two periodic cell vectors count as linearly dependent below this ratio of smallest to largest direction.
-_FLAT_CELL = 1e-6
+#: No crystal repeats itself within this distance, angstrom; a search for neighbours would find images without end.
+_SHORTEST_PERIOD = 0.5
 
 
 def atomic_numbers(symbols: Iterable[str]) -> npt.NDArray[np.int64]:
@@ -32,7 +32,7 @@ def check_frames(
     """
     status = np.full(len(frames), FrameStatus.PENDING, dtype=np.int8)
 
-    def mark(bad: npt.NDArray[np.bool_], value: FrameStatus) -> None:
+    def mark(bad: BoolArray, value: FrameStatus) -> None:
         status[bad & (status == FrameStatus.PENDING)] = value
 
     mark(frames.counts == 0, FrameStatus.EMPTY)
@@ -72,23 +72,20 @@ def explain(
     return FrameStatus(status).help
 
 
-def _any_atom(frames: Frames, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _any_atom(frames: Frames, bad: BoolArray) -> BoolArray:
     """Return for each frame whether any of its atoms is bad."""
     return np.bincount(frames.frame_of_atom[bad], minlength=len(frames)) > 0
 
 
-def _invalid_cells(frames: Frames) -> npt.NDArray[np.bool_]:
-    """Return for each frame whether its periodic cell vectors are zero or linearly dependent."""
+def _invalid_cells(frames: Frames) -> BoolArray:
+    """Return for each frame whether its periodic cell vectors are zero, linearly dependent or absurdly short."""
     result = np.zeros(len(frames), dtype=bool)
     periodic = np.flatnonzero(frames.pbc.any(axis=1) & np.isfinite(frames.cells).all(axis=(1, 2)))
-    cells, pbc = frames.cells[periodic], frames.pbc[periodic]
-    lengths = np.linalg.norm(cells, axis=2)
-    zero = (pbc & (lengths == 0)).any(axis=1)
-    # Directions that are not periodic do not count: give them the orthogonal complement's singular value, 1.
-    directions = np.where(pbc[..., None], cells / np.where(lengths == 0, 1, lengths)[..., None], 0.0)
-    values = np.linalg.svd(directions, compute_uv=False)
-    smallest = np.take_along_axis(values, pbc.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
-    result[periodic] = zero | (smallest < _FLAT_CELL)
+    vectors = np.where(frames.pbc[periodic][..., None], frames.cells[periodic], 0.0)
+    values = np.linalg.svd(vectors, compute_uv=False)
+    smallest = np.take_along_axis(values, frames.pbc[periodic].sum(axis=1)[:, None] - 1, axis=1)[:, 0]
+    for index in periodic[smallest < 2 * _SHORTEST_PERIOD]:  # few: a strongly skewed cell may still be a sound one
+        result[index] = shortest_period(frames.cells[index], frames.pbc[index]) < _SHORTEST_PERIOD
     return result
 
 

@@ -36,7 +36,7 @@ FRAME_STATUS_HELP: dict[FrameStatus, str] = {
     FrameStatus.NON_FINITE_INPUT: 'A coordinate or cell vector is NaN or infinite: check the source of the structure.',
     FrameStatus.ATOMS_TOO_CLOSE: 'Two atoms are closer than `minimum_distance`: the model means nothing there.',
     FrameStatus.EMPTY: 'The structure has no atoms.',
-    FrameStatus.INVALID_CELL: 'Periodic, but the cell vectors of a periodic direction are zero or linearly dependent.',
+    FrameStatus.INVALID_CELL: 'Periodic, but with cell vectors that are zero, dependent or under 0.5 angstrom.',
     FrameStatus.OUT_OF_MEMORY: 'Too large for the memory of the machine even on its own: use a larger one.',
     FrameStatus.BACKEND_FAILED: 'The backend raised an exception for this structure: see its message.',
     FrameStatus.NON_FINITE_RESULT: 'The backend returned NaN or infinity.',

@@ -30,6 +30,16 @@ _LAYOUT: dict[str, tuple[str, str]] = {
 }
 
 
+#: Longest label; what is longer is cut.
+MAX_LABEL = 100
+
+
+def clean_label(label: object) -> str:
+    """Return a label on one line, of printable characters, not too long: it goes into tables and comment lines."""
+    text = ' '.join(str(label).split())
+    return ''.join(character if character.isprintable() else '?' for character in text[:MAX_LABEL])
+
+
 class FramesError(ValueError):
     """The arrays or the file are not a valid set of frames."""
 
@@ -143,7 +153,7 @@ class Frames:
             offsets=offsets,
             cells=np.array(cells, dtype='f8').reshape(-1, 3, 3),
             pbc=np.array(pbc, dtype=bool).reshape(-1, 3),
-            labels=tuple(labels),
+            labels=tuple(clean_label(label) for label in labels),
         )
 
     def write(self, target: str | Path | IO[bytes]) -> None:
@@ -158,9 +168,9 @@ class Frames:
         """Read an ``.npz`` file; anything else raises a :class:`FramesError` that says why."""
         try:
             with np.load(source, allow_pickle=False) as file:
-                arrays = {name: np.asarray(file[name], dtype=dtype) for name, (dtype, _) in _LAYOUT.items()}
+                arrays = {name: file[name].astype(dtype, casting='safe') for name, (dtype, _) in _LAYOUT.items()}
                 labels = tuple(str(label) for label in file['labels']) if 'labels' in file.files else ()
-        except FileNotFoundError:
+        except (FileNotFoundError, MemoryError):
             raise
         except Exception as exception:  # a broken zip raises a dozen different types
             raise FramesError(f'not a set of frames: {type(exception).__name__}: {exception}') from exception

@@ -128,7 +128,7 @@ def _periodic_pairs(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) 
     from ase.neighborlist import primitive_neighbor_list
 
     search: Any = primitive_neighbor_list
-    full = _completed(cell, pbc)
+    full, operation = _reduced(_completed(cell, pbc), pbc)
     # Wrapping first keeps the search bins few however far atoms have drifted; the shifts are put right below.
     fractional = np.linalg.solve(full.T, positions.T).T
     home = np.where(pbc, np.floor(fractional), 0.0)
@@ -141,7 +141,7 @@ def _periodic_pairs(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) 
     distances = np.sqrt(np.einsum('pc,pc->p', vectors, vectors))
     near = np.flatnonzero(distances <= cutoff)
     first, second = first[near], second[near]
-    shifts = shifts[near] + (home[first] - home[second]).astype(np.int64)
+    shifts = (shifts[near] + (home[first] - home[second]).astype(np.int64)) @ operation
     return HalfPairs(first, second, shifts, vectors[near], distances[near])
 
 
@@ -168,6 +168,29 @@ def _completed(cell: Floats, pbc: Bools) -> Floats:
         # The right singular vectors beyond the rank span what is perpendicular to all periodic vectors.
         full[~pbc] = np.linalg.svd(vectors, full_matrices=True)[2][-missing:]
     return full
+
+
+def _reduced(cell: Floats, pbc: Bools) -> tuple[Floats, Ints]:
+    """The cell in its most compact form, if it is so skewed that the search would try images without end.
+
+    :return: the cell, and the integers that make it of the given one: ``operation @ given = cell``
+    """
+    from ase.geometry import minkowski_reduce
+
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    if heights.min() > 1.0:
+        return cell, np.eye(3, dtype=np.int64)
+    reduced, operation = minkowski_reduce(cell, pbc)  # type: ignore[no-untyped-call]
+    return np.asarray(reduced), np.asarray(operation, dtype=np.int64)
+
+
+def shortest_period(cell: Floats, pbc: Bools) -> float:
+    """The shortest translation that a periodic structure has, angstrom; 0 for linearly dependent vectors."""
+    try:
+        full = _completed(cell, pbc)
+    except ValueError:
+        return 0.0
+    return float(np.linalg.norm(_reduced(full, pbc)[0][pbc], axis=1).min())
 
 
 def preload() -> None:

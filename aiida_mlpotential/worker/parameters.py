@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import hashlib
+import json
 import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .schema import PROPERTIES
+from .schema import PROPERTIES, JobSpec
 
 Check = Callable[[Any], bool]
+
+_MAX_DISTANCE = 10  # angstrom: beyond it nothing is too close
+_MAX_THREADS = 1024
+_MAX_ATOMS = 10**9
+_MAX_MEGABYTES = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +38,8 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _is_positive_integer(value: Any) -> bool:
-    return _is_integer(value) and value >= 1
+def _is_integer_up_to(value: Any, most: int, least: int = 1) -> bool:
+    return _is_integer(value) and least <= value <= most
 
 
 def _is_properties(value: Any) -> bool:
@@ -41,11 +47,11 @@ def _is_properties(value: Any) -> bool:
 
 
 def _is_device(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r'|cpu|cuda(:\d+)?', value) is not None
+    return isinstance(value, str) and re.fullmatch(r'|cpu|cuda(:\d{1,3})?', value) is not None
 
 
 def _is_distance(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MAX_DISTANCE
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -70,7 +76,7 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             'minimum_distance',
             0.4,
-            'a distance in angstrom, 0 or larger',
+            f'a distance in angstrom from 0 to {_MAX_DISTANCE}',
             'Structures with two atoms closer than this (angstrom) get the status ATOMS_TOO_CLOSE; 0 switches it off.',
             _is_distance,
             affects_results=True,
@@ -92,23 +98,23 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             'num_threads',
             None,
-            'an integer, 1 or larger, or null (what the scheduler grants)',
+            f'an integer from 1 to {_MAX_THREADS}, or null (what the scheduler grants)',
             'Threads on the CPU: sets OMP_NUM_THREADS and the threads of the backend library.',
-            lambda value: value is None or _is_positive_integer(value),
+            lambda value: value is None or _is_integer_up_to(value, _MAX_THREADS),
         ),
         Parameter(
             'batch_atoms',
             None,
             'an integer, 1 or larger, or null (automatic)',
             'Largest number of atoms evaluated in one batch; a structure larger than this is a batch of its own.',
-            lambda value: value is None or _is_positive_integer(value),
+            lambda value: value is None or _is_integer_up_to(value, _MAX_ATOMS),
         ),
         Parameter(
             'memory_limit',
             None,
             'a number of megabytes, 256 or larger, or null (what is available)',
             'Memory (MB) that the worker may take on the CPU before it halves a batch or gives up on a structure.',
-            lambda value: value is None or (_is_integer(value) and value >= 256),
+            lambda value: value is None or _is_integer_up_to(value, _MAX_MEGABYTES, least=256),
         ),
     )
 }
@@ -138,3 +144,17 @@ def result_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {name: complete[name] for name, parameter in PARAMETERS.items() if parameter.affects_results}
     chosen['properties'] = sorted(set(chosen['properties']) | {'energy'})
     return chosen
+
+
+def fingerprint(job: JobSpec) -> str:
+    """Return a hash of all on which the results depend: two jobs with the same one may share results."""
+    identity = {
+        'task': job.task,
+        'model': job.model.sha256,
+        'options': dict(job.model.options),
+        'units': [job.model.energy_unit, job.model.distance_unit],
+        'parameters': result_parameters(job.parameters),
+        'frames': job.frames_sha256,
+        'results_version': job.results_version,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import shlex
-import signal
 import sys
 import time
 import traceback
@@ -24,7 +21,7 @@ from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
 from .memory import limit_memory, peak_memory_mb
 from .neighbors import preload
-from .parameters import result_parameters, validate_parameters, with_defaults
+from .parameters import fingerprint, validate_parameters, with_defaults
 from .progress import Progress
 from .schema import (
     FORMAT_VERSION,
@@ -47,12 +44,13 @@ SYNC_INTERVAL = 30.0
 _RETRIED = (FrameStatus.OUT_OF_MEMORY, FrameStatus.BACKEND_FAILED)
 
 
-def run_job(read_job: Callable[[], JobSpec], directory: Path) -> bool:
+def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Run a job and write ``results.json`` whatever happens.
 
+    :param stopping: says that the job should end after the batch at hand
     :return: whether the job came to its end; single frames may have failed all the same
     """
-    runner = Runner(directory)
+    runner = Runner(directory, stopping)
     try:
         runner.run(read_job())
     except Exception as exception:  # the last resort: everything must end in the results file
@@ -64,14 +62,14 @@ def run_job(read_job: Callable[[], JobSpec], directory: Path) -> bool:
 class Runner:
     """One job; holds what is known of it for the results file."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stopping: Callable[[], bool]) -> None:
         self._directory = directory
+        self._stopping = stopping
         self._file = ResultsFile(directory)
-        self._earlier: dict[str, Any] = {}
         self._begin = time.monotonic()
         self._last_sync = self._begin
-        self._stopping = False
         self._store: ResultsStore | None = None
+        self._messages = Messages()
         self.content: dict[str, Any] = {
             'format_version': FORMAT_VERSION,
             'results_version': RESULTS_VERSION,
@@ -85,12 +83,17 @@ class Runner:
 
     def run(self, job: JobSpec) -> None:
         """Do everything, in order; an error ends the job."""
+        if job.results_version != RESULTS_VERSION:
+            raise WorkerError(
+                'ERROR_RESULTS_VERSION',
+                f'the job asks for results version {job.results_version}, this worker writes {RESULTS_VERSION}: '
+                'install the same version of aiida-mlpotential on both sides or use the uploaded worker',
+            )
         message = validate_parameters(job.parameters)
         if message:
             raise WorkerError('ERROR_JOB_INVALID', message)
         parameters = with_defaults(job.parameters)
         task = get_task(job.task)
-        self._earlier = self._file.read()
         self.content.update(task=job.task, fingerprint=fingerprint(job), precision=parameters['precision'])
         self.content['model'] = {
             'name': job.model.name,
@@ -99,7 +102,6 @@ class Runner:
             'ensemble_size': job.model.ensemble_size,
         }
         self._file.reserve({**self.content, 'state': 'starting'})
-        signal.signal(signal.SIGTERM, self._stop)
         frames = self._load_frames(job)
         self._check_model_files(job)
         backend = self._load_backend(job, parameters)
@@ -110,7 +112,7 @@ class Runner:
         store = ResultsStore(
             self._directory, frames.offsets, names, backend.n_members, single=backend.precision == 'single'
         )
-        messages = self._open_store(store, frames)
+        self._open_store(store)
         self._describe(backend, names, parameters)
         self._file.reserve(self.content)
         context = Context(
@@ -118,10 +120,10 @@ class Runner:
             backend=backend,
             store=store,
             parameters=parameters,
-            messages=messages,
+            messages=self._messages,
             notes=self.content['notes'],
             progress=Progress(len(frames), int(np.sum(store.status != FrameStatus.PENDING))),
-            stopping=lambda: self._stopping,
+            stopping=self._stopping,
             checkpoint=self._checkpoint,
         )
         self._check_frames(context, job.model.elements)
@@ -134,8 +136,8 @@ class Runner:
         """Write why the job ended."""
         if isinstance(exception, WorkerError):
             error: dict[str, Any] = exception.to_dict()
-        elif isinstance(exception, (MemoryError, OutOfMemory)):
-            error = {'label': 'ERROR_OUT_OF_MEMORY', 'message': str(exception) or 'while preparing the job'}
+        elif isinstance(exception, (MemoryError, OutOfMemory)) or "can't allocate memory" in str(exception):
+            error = {'label': 'ERROR_OUT_OF_MEMORY', 'message': str(exception).split('\n')[0] or 'while loading'}
         else:
             error = {'label': 'ERROR_WORKER_EXCEPTION', 'message': f'{type(exception).__name__}: {exception}'}
         error['traceback'] = ''.join(traceback.format_exception(exception))[-8000:]
@@ -143,13 +145,9 @@ class Runner:
         self.content.update(state='failed', error=error)
         if self._store is not None:
             self.content['counts'] = _counts(self._store)
+        self.content['messages'] = self._messages.to_json()
         self.content['timings']['total'] = time.monotonic() - self._begin
         self._file.write(self.content)
-
-    def _stop(self, *_: object) -> None:
-        """Ask the task to end after the batch at hand; a scheduler sends this before it kills."""
-        self._stopping = True
-        self.content['notes'].append('asked to stop by the scheduler or the user (SIGTERM)')
 
     def _load_frames(self, job: JobSpec) -> Frames:
         path = self._directory / FRAMES_FILE
@@ -189,24 +187,20 @@ class Runner:
             **{name: parameters[name] for name in ('device', 'device_fallback', 'precision', 'num_threads')}
         )
         backend = cls.load(job.model, self._directory, settings)
+        if 'forces_std' in parameters['properties'] and backend.n_members == 1:
+            raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', 'forces_std needs an ensemble; this model has one member')
         self.content['timings']['load'] = time.monotonic() - begin
         return backend
 
-    def _open_store(self, store: ResultsStore, frames: Frames) -> Messages:
-        """Open the results; go on with those of an earlier run if it was the same job."""
-        messages = Messages()
-        resume = self._earlier.get('fingerprint') == self.content['fingerprint']
-        store.open(resume)
+    def _open_store(self, store: ResultsStore) -> None:
+        """Open the results; go on with those of an earlier run of the same job."""
+        store.open(self.content['fingerprint'])
         self._store = store
         retried = np.flatnonzero(np.isin(store.status, _RETRIED))
         store.mark(retried, np.full(len(retried), FrameStatus.PENDING, dtype=np.int8))
-        done = np.flatnonzero(store.status != FrameStatus.PENDING)
-        if len(done):
-            self.content['notes'].append(f'went on with the results of {len(done)} structures of an earlier run')
-            for key, text in self._earlier.get('messages', {}).items():
-                if int(key) < len(frames) and store.status[int(key)] not in (FrameStatus.OK, FrameStatus.PENDING):
-                    messages.add(int(key), text)
-        return messages
+        done = int(np.sum(store.status != FrameStatus.PENDING))
+        if done:
+            self.content['notes'].append(f'went on with the results of {done} structures of an earlier run')
 
     def _describe(self, backend: Backend, names: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
         self.content['model']['ensemble_size'] = backend.n_members
@@ -225,12 +219,13 @@ class Runner:
         """Give the frames that no model can evaluate their status and message."""
         frames, minimum = context.frames, context.parameters['minimum_distance']
         status = check_frames(frames, elements, minimum)
-        bad = np.flatnonzero((status != FrameStatus.PENDING) & (context.store.status == FrameStatus.PENDING))
-        context.store.mark(bad, status[bad])
+        bad = np.flatnonzero(status != FrameStatus.PENDING)
         for index in bad[:MAX_MESSAGES]:
             context.messages.add(index, explain(frames, int(index), int(status[index]), elements, minimum))
-        if len(bad):
-            context.progress.advance(len(bad))
+        new = bad[context.store.status[bad] == FrameStatus.PENDING]
+        if len(new):
+            context.store.mark(new, status[new])
+            context.progress.advance(len(new))
 
     def _checkpoint(self) -> None:
         now = time.monotonic()
@@ -242,30 +237,20 @@ class Runner:
         context.store.sync()
         context.store.close()
         counts = _counts(context.store)
+        if counts['pending']:
+            self.content['notes'].append('asked to stop by the scheduler or the user (SIGTERM)')
         self.content.update(
             state='finished' if not counts['pending'] else 'stopped',
             counts=counts,
             peak_memory_mb=round(peak_memory_mb()),
-            messages={str(index): text for index, text in sorted(context.messages.items())},
+            messages=self._messages.to_json(),
         )
         self.content['timings']['total'] = time.monotonic() - self._begin
-        with disk_errors(SUMMARY_FILE):
-            (self._directory / SUMMARY_FILE).write_text(write_summary(context.frames, context.store, self.content))
         self._file.write(self.content)
+        text = write_summary(context.frames, context.store, self.content)
+        with disk_errors(SUMMARY_FILE):
+            (self._directory / SUMMARY_FILE).write_text(text, encoding='utf-8', errors='backslashreplace')
         print(f'{self.content["state"]}: {counts["ok"]} of {counts["total"]} structures evaluated; see {RESULTS_FILE}')
-
-
-def fingerprint(job: JobSpec) -> str:
-    """Return a hash of all on which the results depend: two jobs with the same one may share results."""
-    identity = {
-        'task': job.task,
-        'model': job.model.sha256,
-        'options': dict(job.model.options),
-        'parameters': result_parameters(job.parameters),
-        'frames': job.frames_sha256,
-        'results_version': job.results_version,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:

@@ -21,6 +21,10 @@ WORKER_FILE = 'worker.pyz'
 MODEL_DIRECTORY = 'model'
 RESULTS_FILE = 'results.json'
 ARRAYS_DIRECTORY = 'arrays'
+#: Says of which job the arrays beside it are; only an equal job goes on with them.
+FINGERPRINT_FILE = 'fingerprint.txt'
+#: Where the files of an earlier run come to lie: never where this job's own results would be taken for them.
+PARENT_DIRECTORY = 'parent'
 SUMMARY_FILE = 'mlpotential.txt'
 STDOUT_FILE = 'worker.out'
 STDERR_FILE = 'worker.err'
@@ -131,13 +135,6 @@ class JobSpec:
             model = data.pop('model')
             if model['elements'] is not None:
                 model['elements'] = tuple(model['elements'])
-            job = cls(model=ModelSpec(**model), **data)
+            return cls(model=ModelSpec(**model), **data)
         except (ValueError, TypeError, KeyError, AttributeError) as exception:
             raise WorkerError('ERROR_JOB_INVALID', f'{JOB_FILE}: {type(exception).__name__}: {exception}') from None
-        if job.results_version != RESULTS_VERSION:
-            raise WorkerError(
-                'ERROR_RESULTS_VERSION',
-                f'the job asks for results version {job.results_version}, this worker writes {RESULTS_VERSION}: '
-                'install the same version of aiida-mlpotential on both sides or use the uploaded worker',
-            )
-        return job

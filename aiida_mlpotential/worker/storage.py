@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from .errors import FrameStatus, WorkerError
 from .frames import IntArray
-from .schema import ARRAYS_DIRECTORY, QUANTITIES, RESULTS_FILE, Quantity
+from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY, QUANTITIES, RESULTS_FILE, Quantity
 
 Array = npt.NDArray[Any]
 
@@ -121,20 +122,50 @@ class ResultsStore:
         # Fortran order keeps the members of one frame together, so that a batch is one piece of the file.
         return _Column(path, shape, dtype, width, quantity.shape == 'atom3', quantity.shape == 'member')
 
-    def open(self, resume: bool) -> None:
-        """Open the files: those of an earlier run of the same job if ``resume``, else new ones."""
-        columns = {**self._columns, 'status': self._status}
-        if resume and all(_matches(column) for column in columns.values()):
+    def open(self, fingerprint: str) -> None:
+        """Open the files: those of an earlier run of the very same job if there are any, else new ones.
+
+        They are here when the same work directory was used again, or in the directory of the parent when that was
+        copied here.
+
+        :param fingerprint: tells the job from all that would give other results
+        """
+        parent = self._directory.parent / PARENT_DIRECTORY / ARRAYS_DIRECTORY
+        if not self._belongs(self._directory, fingerprint):
+            shutil.rmtree(self._directory, ignore_errors=True)
+            if self._belongs(parent, fingerprint):
+                parent.rename(self._directory)
+        if self._directory.exists():
             self.status = np.array(np.load(self._status.path, allow_pickle=False))
         else:
-            with disk_errors(ARRAYS_DIRECTORY):
-                self._directory.mkdir(parents=True, exist_ok=True)
-            for column in self._columns.values():
-                column.create(np.nan)
-            self._status.create(FrameStatus.PENDING)
-            with disk_errors('offsets.npy'):
-                np.save(self._directory / 'offsets.npy', self._offsets, allow_pickle=False)
+            self._create(fingerprint)
+        columns = {**self._columns, 'status': self._status}
         self._handles = {name: os.open(column.path, os.O_WRONLY) for name, column in columns.items()}
+
+    def _create(self, fingerprint: str) -> None:
+        """Make all files; the fingerprint comes last and makes them count."""
+        with disk_errors(ARRAYS_DIRECTORY):
+            self._directory.mkdir(parents=True)
+        for column in self._columns.values():
+            column.create(np.nan)
+        self._status.create(FrameStatus.PENDING)
+        with disk_errors('offsets.npy'):
+            np.save(self._directory / 'offsets.npy', self._offsets, allow_pickle=False)
+        with disk_errors(FINGERPRINT_FILE):
+            (self._directory / FINGERPRINT_FILE).write_text(fingerprint)
+
+    def _belongs(self, directory: Path, fingerprint: str) -> bool:
+        """Return whether a directory has complete files of this job."""
+        try:
+            if (directory / FINGERPRINT_FILE).read_text() != fingerprint:
+                return False
+            offsets = np.load(directory / 'offsets.npy', allow_pickle=False)
+        except (OSError, ValueError):
+            return False
+        columns = (*self._columns.values(), self._status)
+        return np.array_equal(offsets, self._offsets) and all(
+            _matches(dataclasses.replace(column, path=directory / column.path.name)) for column in columns
+        )
 
     def write(self, indices: IntArray, arrays: Mapping[str, Array], status: Array) -> None:
         """Write a batch: the arrays first, then the status that makes them count.
@@ -215,18 +246,10 @@ class ResultsFile:
     def __init__(self, directory: Path) -> None:
         self.path = directory / RESULTS_FILE
 
-    def read(self) -> dict[str, Any]:
-        """Return the content of an earlier run, or nothing if there is none that can be read."""
-        try:
-            content = json.loads(self.path.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
-
     def reserve(self, content: Mapping[str, Any]) -> None:
         """Write the content followed by white space, which keeps room on the disk for what comes later."""
         with disk_errors(self.path.name):
-            self._replace(json.dumps(content).ljust(_RESERVED_BYTES))
+            self._replace(json.dumps(content, allow_nan=False).ljust(_RESERVED_BYTES))
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the content; in place of the reserved room when the disk has no room for a new file."""

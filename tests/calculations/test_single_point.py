@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -141,21 +140,66 @@ def test_an_alloy_is_refused(run):
         run(structure=structure)
 
 
-def test_an_unfinished_job_is_continued_where_it_stopped(run, tmp_path):
-    structures = StructureSetData.from_ase(_structures(6)).store()
-    _, first = run(structures=structures)
-    work = Path(first.outputs.remote_folder.get_remote_path())
+def _unfinish(node):
+    """Make a finished job look as if it had been killed after its third structure."""
+    work = Path(node.outputs.remote_folder.get_remote_path())
     status = np.load(work / 'arrays' / 'status.npy')
     status[3:] = 1
     np.save(work / 'arrays' / 'status.npy', status)
-    info = json.loads((work / 'results.json').read_text())
-    del info['counts']
-    (work / 'results.json').write_text(json.dumps({**info, 'state': 'running'}))
+
+
+def test_an_unfinished_job_is_continued_where_it_stopped(run):
+    structures = StructureSetData.from_ase(_structures(6)).store()
+    _, first = run(structures=structures)
+    _unfinish(first)
     outputs, node = run(structures=structures, parent_folder=first.outputs.remote_folder)
     assert node.is_finished_ok, node.exit_message
     assert 'went on with the results of 3 structures' in outputs['output_parameters']['notes'][0]
     # EMT keeps a neighbour list between calls, so that the order of summation depends on what came before
     np.testing.assert_allclose(outputs['results'].energies, first.outputs.results.energies, rtol=0, atol=1e-13)
+
+
+def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(run, localhost, emt_model):
+    structures = StructureSetData.from_ase(_structures(3)).store()
+    _, first = run(structures=structures)
+    broken = orm.InstalledCode(label='false', computer=localhost, filepath_executable='/bin/false').store()
+    _, node = run_get_node(
+        SinglePointCalculation,
+        code=broken,
+        model=emt_model,
+        structures=structures,
+        parent_folder=first.outputs.remote_folder,
+    )
+    assert node.exit_status == SinglePointCalculation.exit_codes.ERROR_RESULTS_MISSING.status
+    assert 'results' not in node.outputs
+
+
+def test_the_parent_of_another_job_gives_nothing(run):
+    _, first = run(structures=StructureSetData.from_ase(_structures(3)))
+    others = StructureSetData.from_ase(_structures(6)[3:])
+    outputs, node = run(structures=others, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['output_parameters']['notes'] == []
+
+
+def test_optional_inputs_may_be_none(run):
+    structure = orm.StructureData(ase=bulk('Cu'))
+    _, node = run(structure=structure, structures=None, parameters=None, parent_folder=None)
+    assert node.is_finished_ok, node.exit_message
+
+
+def test_verdi_finds_input_and_output_files(run):
+    _, node = run(structure=orm.StructureData(ase=bulk('Cu')))
+    assert node.get_option('input_filename') == 'job.json'
+    assert node.get_option('output_filename') == 'mlpotential.txt'
+    assert 'Energy' in node.outputs.retrieved.base.repository.get_object_content('mlpotential.txt')
+
+
+def test_a_slab_has_no_stress(run):
+    slab = bulk('Cu')
+    slab.pbc = (True, True, False)
+    with pytest.raises(ValueError, match='periodic in three directions'):
+        run(structures=StructureSetData.from_ase([slab, slab]), parameters={'properties': ['stress']})
 
 
 def test_a_parent_without_results_is_no_obstacle(run, localhost, tmp_path):
@@ -181,10 +225,10 @@ def test_the_installed_worker_gives_the_same(run, localhost, emt_model, tmp_path
     assert outputs['output_parameters']['energy'] == uploaded.outputs.output_parameters['energy']
 
 
-def test_the_same_inputs_are_not_computed_twice(run):
+def test_the_same_inputs_are_not_computed_twice(run, request):
     from aiida.manage.caching import enable_caching
 
-    structures = StructureSetData.from_ase(_structures(3)).store()
+    structures = StructureSetData.from_ase(_structures(3), labels=['a', 'b', request.node.name]).store()
     with enable_caching(identifier='aiida.calculations:mlpotential.single_point'):
         _, first = run(structures=structures)
         _, second = run(structures=structures)
@@ -194,10 +238,10 @@ def test_the_same_inputs_are_not_computed_twice(run):
     assert other.base.caching.get_cache_source() is None
 
 
-def test_another_results_version_is_computed_anew(run, monkeypatch):
+def test_another_results_version_is_computed_anew(run, request, monkeypatch):
     from aiida.manage.caching import enable_caching
 
-    structures = StructureSetData.from_ase(_structures(3)).store()
+    structures = StructureSetData.from_ase(_structures(3), labels=['a', 'b', request.node.name]).store()
     with enable_caching(identifier='aiida.calculations:mlpotential.single_point'):
         run(structures=structures)
         monkeypatch.setattr(SinglePointCalculation, 'CACHE_VERSION', SinglePointCalculation.CACHE_VERSION + 1)

@@ -84,7 +84,7 @@ def _check_hints(output: str, home: Path) -> None:
     directory = Path(assignment.partition('=')[2])
     assert directory == home / '.local' / 'share' / 'aiida-mlpotential' / 'demo'
     commands = [line for line in lines if line.startswith('verdi ')]
-    assert len(commands) == 4
+    assert len(commands) == 5
     environment = {**os.environ, 'HOME': str(home), 'AIIDA_PATH': str(directory)}
     verdi = 'import sys; from aiida.cmdline.commands.cmd_verdi import verdi; verdi()'
     outputs = [
@@ -99,8 +99,9 @@ def _check_hints(output: str, home: Path) -> None:
     ]
     assert outputs[0].count('SinglePointCalculation') == 2
     assert 'ISOL24 reaction 14' in outputs[1]
-    assert 'mlpotential.results' in outputs[2] or 'ResultsData' in outputs[2]
-    assert '0.0021283' in outputs[3] or '2.1283' in outputs[3]
+    assert '"n_ok": 2' in outputs[2]
+    assert 'energy_std_max' in outputs[3]
+    assert '0.0021283' in outputs[4] or '2.1283' in outputs[4]
 
 
 @pytest.mark.parametrize('missing', [['torch'], ['torch', 'torchani']])

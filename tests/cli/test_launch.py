@@ -13,6 +13,7 @@ from ase.build import bulk, molecule
 from aiida_mlpotential import library
 from aiida_mlpotential.cli.launch import first_line
 from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
 
 COMMAND = ('launch', 'single-point')
@@ -59,7 +60,7 @@ def test_one_structure(code: orm.InstalledCode, emt: ModelData, tmp_path: Path, 
     node = _last()
     assert node.inputs.structure.get_formula() == 'Cu4'
     assert node.inputs.parameters.get_dict() == {'properties': ['energy', 'stress']}
-    assert '1 of 1 structures evaluated' in result.output
+    assert '1 of 1 structure evaluated' in result.output
     assert node.outputs.results.stress.shape == (1, 3, 3)
 
 
@@ -80,8 +81,9 @@ def test_some_structures_fail(code: orm.InstalledCode, emt: ModelData, molecules
     result = invoke(*COMMAND, molecules, '--model', emt.pk, '-o', output)
     assert result.exit_code == 1
     assert 'ATOMS_TOO_CLOSE' in result.output
+    assert f'SinglePointCalculation<{_last().pk}>, 2 of 3 evaluated, 1 failed' in result.output
     assert '2 of 3 structures evaluated, 1 failed' in result.output
-    assert 'failed (exit code 400): Some structures failed' in result.output
+    assert 'Error: ' not in result.output
     assert output.is_file()
 
 
@@ -139,13 +141,8 @@ def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--precision', 'triple'], "parameters: precision = 'triple' is not valid; it must be single, double"),
-        (['--num-threads', '0'], 'parameters: num_threads = 0 is not valid'),
-        (['--property', 'charge'], 'it must be a list of energy, forces, stress, forces_std'),
         (['--property', 'stress'], 'asks for the stress, but no structure is periodic'),
         (['--model', 'ANI-7'], "there is no model 'ANI-7'"),
-        (['--index', '7:'], 'holds no structures'),
-        (['--format', 'nonsense'], 'nonsense'),
     ],
 )
 def test_mistakes(code, emt: ModelData, molecules: Path, invoke, arguments: list[str], message: str) -> None:
@@ -165,13 +162,23 @@ def test_mistakes(code, emt: ModelData, molecules: Path, invoke, arguments: list
         (['--output', '/nowhere/x.extxyz'], 'the directory /nowhere does not exist'),
         (['--code', 'none@nowhere'], 'no Code found'),
         (['--num-threads', 'two'], "'two' is not a valid integer"),
+        (['--precision', 'triple'], "'triple' is not one of 'single', 'double'"),
+        (['--num-threads', '0'], 'Invalid value for --num-threads: 0 is not allowed; it must be an integer from 1 to'),
+        (['--property', 'charge'], "'charge' is not one of 'energy', 'forces', 'stress', 'forces_std'"),
+        (['--index', '7:'], "'7:' is out of range: 'molecules.xyz' holds 3 structures, counted from 0"),
+        (['--index', '3'], "'3' is out of range"),
+        (['--index', 'first'], "'first' is no index"),
+        (['--format', 'nonsense'], "ASE has no format 'nonsense'"),
+        (['--output', ''], 'it names no file'),
+        (['--continue', '1'], 'leave out FILE, --model'),
     ],
 )
 def test_usage(code, emt: ModelData, molecules: Path, invoke, arguments: list[str], message: str) -> None:
     """What is no valid command line has exit code 2."""
     result = invoke(*COMMAND, molecules, '--model', emt.pk, *arguments)
     assert result.exit_code == 2
-    assert message in result.output
+    assert message in ' '.join(result.output.split())
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 0
 
 
 def test_no_code(emt: ModelData, molecules: Path, invoke) -> None:
@@ -204,6 +211,46 @@ def test_single_structures_that_are_none(code, emt: ModelData, tmp_path: Path, i
         assert message in result.output
         assert 'Traceback' not in result.output
     assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 0
+
+
+def test_neither_file_nor_calculation(code, emt: ModelData, invoke) -> None:
+    """Without FILE the earlier calculation must be named."""
+    result = invoke(*COMMAND)
+    assert result.exit_code == 2
+    assert 'name a FILE of structures, or a calculation with --continue' in result.output
+
+
+def test_continue(code, emt: ModelData, molecules: Path, invoke) -> None:
+    """A calculation with a failed structure is continued: same inputs, other threads, and what was done is kept."""
+    frames = ase.io.read(molecules, index=':')
+    frames[1].positions[0] = frames[1].positions[1]
+    ase.io.write(molecules, frames)
+    assert invoke(*COMMAND, molecules, '--model', emt.pk, '--property', 'forces').exit_code == 1
+    first = _last()
+    result = invoke(*COMMAND, '--continue', first.pk, '--num-threads', '1', '-w', '600')
+    node = _last()
+    assert node.pk > first.pk, result.output
+    for name in ('structures', 'model', 'code'):
+        assert node.inputs[name].pk == first.inputs[name].pk
+    assert node.inputs.parent_folder.pk == first.outputs.remote_folder.pk
+    assert node.inputs.parameters.get_dict() == {'properties': ['forces'], 'num_threads': 1}
+    assert node.get_option('max_wallclock_seconds') == 600
+    assert node.label == molecules.name
+    assert 'Note: went on with the results of ' in result.output
+    assert '2 of 3 structures evaluated, 1 failed' in result.output
+
+
+def test_output_that_cannot_be_written(code, emt: ModelData, molecules: Path, invoke, tmp_path, monkeypatch) -> None:
+    """A disk that is full at the end is one sentence that says where the results are."""
+
+    def fail(self, path, structures):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(ResultsData, 'write_extxyz', fail)
+    result = invoke(*COMMAND, molecules, '--model', emt.pk, '-o', tmp_path / 'out.xyz')
+    assert result.exit_code == 1
+    assert 'cannot be written (No space left on device)' in result.output
+    assert f'the results are stored in node {_last().outputs.results.pk}.' in result.output
 
 
 def test_first_line() -> None:

@@ -25,6 +25,33 @@ def test_every_parameter_is_an_option() -> None:
         assert parameter.help in str(names[name].help)
 
 
+def test_help_has_the_defaults_and_no_json() -> None:
+    """Each option says its default in words; ``null`` and ``""`` are not to be written on a command line."""
+    text = ' '.join(CliRunner().invoke(command, ['--help']).output.split())
+    assert 'null' not in text
+    assert '""' not in text
+    assert text.count('[default: ') == len(PARAMETERS) - 1  # a flag has none
+    for default in ('energy, forces', 'single', '0.4', 'automatic', 'GPU if there is one, else CPU'):
+        assert f'[default: {default}]' in text
+    assert '[single|double]' in text
+    assert '[energy|forces|stress|forces_std]' in text
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--num-threads', '0'], 'Invalid value for --num-threads: 0 is not allowed; it must be an integer from 1 to'),
+        (['--device', 'gpu'], "Invalid value for --device: 'gpu' is not allowed; it must be cpu, cuda, cuda:N."),
+        (['--minimum-distance', 'nan'], 'Invalid value for --minimum-distance: nan is not allowed'),
+    ],
+)
+def test_values_that_are_not_allowed(arguments: list[str], message: str) -> None:
+    """A value that the worker would refuse is refused with the name of the option."""
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert message in ' '.join(result.output.split())
+
+
 def test_nothing_given() -> None:
     """Defaults are the worker's business."""
     assert CliRunner().invoke(command, []).output.strip() == '{}'

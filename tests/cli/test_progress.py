@@ -51,7 +51,7 @@ def test_an_end_that_is_not_good() -> None:
     """A step may come to its end without the wanted result."""
     stream = Stream()
     with Steps(stream).step('Calculation') as step:
-        step.result, step.good = 'Calculation<1> failed', False
+        step.result, step.state = 'Calculation<1> failed', 'failed'
     assert stream.getvalue().splitlines()[-1].startswith('✗ Calculation: Calculation<1> failed')
 
 

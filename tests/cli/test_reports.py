@@ -15,7 +15,7 @@ from aiida_mlpotential.cli import reports
 from aiida_mlpotential.cli.progress import Step, Steps
 from aiida_mlpotential.data.frame_result import FrameResult
 from aiida_mlpotential.data.structures import StructureSetData
-from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
 
 
 class Results:
@@ -33,6 +33,10 @@ class Results:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def qbc(self) -> np.ndarray:
+        return np.array([np.nan if frame.qbc is None else frame.qbc for frame in self.frames])
 
     def frame(self, index: int) -> FrameResult:
         return self.frames[index]
@@ -114,11 +118,68 @@ def test_failure_has_its_message(localhost: orm.Computer, state, status: int | N
     assert f'`verdi process report {node.pk}`' in caught.value.message
 
 
-def test_outcome_of_a_step(localhost: orm.Computer) -> None:
-    """The progress line of a calculation says how it ended."""
-    for status, good, word in ((0, True, 'finished'), (400, False, 'failed')):
+def test_outcome_of_a_step(localhost: orm.Computer, monkeypatch) -> None:
+    """The progress line of a calculation says how it ended: well, in part or not at all."""
+    results: Results | None = None
+    monkeypatch.setattr(reports, '_results_of', lambda node: results)
+    partial = Results([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)])
+    cases = (
+        (0, None, 'good', ' finished'),
+        (301, None, 'failed', ' failed'),
+        (401, Results([FrameResult(0, FrameStatus.EMPTY, '', 0)]), 'failed', ' failed'),
+        (400, partial, 'partial', ', 1 of 2 evaluated, 1 failed'),
+    )
+    for status, results, state, words in cases:
         node = _node(localhost, ProcessState.FINISHED, status, '')
         step = Step('Calculation', Steps(io.StringIO()))
         reports.show_outcome(step, node)
-        assert step.good is good
-        assert step.result == f'SinglePointCalculation<{node.pk}> {word}'
+        assert step.state == state
+        assert step.result == f'SinglePointCalculation<{node.pk}>{words}'
+
+
+def test_failures_are_not_said_twice(localhost: orm.Computer, monkeypatch) -> None:
+    """What the table shows is no error message too, unless the table leaves structures out."""
+    frames = [FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)]
+    node = _node(localhost, ProcessState.FINISHED, 400, 'Some structures failed')
+    monkeypatch.setattr(reports, '_results_of', lambda _: Results(frames))
+    with pytest.raises(click.exceptions.Exit) as caught:
+        reports.fail_unless_finished(node)
+    assert caught.value.exit_code == 1
+    monkeypatch.setattr(reports, '_results_of', lambda _: Results(frames * reports.MAX_ROWS))
+    with pytest.raises(click.ClickException, match='Some structures failed'):
+        reports.fail_unless_finished(node)
+
+
+def test_remedies_are_those_of_the_command_line(localhost: orm.Computer, monkeypatch) -> None:
+    """An early end is continued with an option, not with an input, and a missing GPU has an option too."""
+    results = Results([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.PENDING, '', 3)])
+    monkeypatch.setattr(reports, '_results_of', lambda _: results)
+    (template,) = [code.message for code in EXIT_CODES if code.label == 'ERROR_INCOMPLETE']
+    node = _node(localhost, ProcessState.FINISHED, 402, template.format(detail='1 of 2'))
+    with pytest.raises(click.ClickException) as caught:
+        reports.fail_unless_finished(node)
+    assert f'`aiida-mlpotential launch single-point --continue {node.pk}`' in caught.value.message
+    assert 'parent_folder' not in caught.value.message
+    node = _node(localhost, ProcessState.FINISHED, 340, 'ask the scheduler for one, or set device_fallback')
+    with pytest.raises(click.ClickException, match='or add --device-fallback'):
+        reports.fail_unless_finished(node)
+
+
+@pytest.mark.parametrize(('spread', 'warned'), [(0.0099, 0), (0.0101, 1)])
+def test_uncertain_structures_are_counted(aiida_profile, spread: float, warned: int) -> None:
+    """Above 0.010 eV for the square root of the atoms a line points to the explanation."""
+    frames = [FrameResult(0, FrameStatus.OK, '', 3, energy=-1.0, energy_std=0.1, qbc=spread)]
+    text = reports.summarise(Results(frames))
+    assert text.count('1 structure with std/√atoms above 10 meV') == warned
+    assert '1 of 1 structure evaluated.' in text
+
+
+def test_large_spread_is_in_electronvolt(aiida_profile) -> None:
+    """A spread of electronvolts is not shown as thousands of millielectronvolts."""
+    frames = [FrameResult(index, FrameStatus.OK, '', 3, energy=-1.0, energy_std=2.5, qbc=1.25) for index in range(2)]
+    results = Results(frames, energy_min=-1.0, energy_max=-1.0, energy_std_mean=2.5, energy_std_max=2.5)
+    text = reports.format_results(results, _structures(2))
+    assert 'std (eV)' in text
+    assert '2.500' in text
+    assert 'std 2.500 eV on average' in text
+    assert 'meV)' not in text

@@ -226,3 +226,10 @@ def test_query_by_attributes(parameter_file):
     node = make(parameter_file).store()
     filters = {'attributes.sha256': node.sha256, 'attributes.elements': {'contains': ['C']}}
     assert orm.QueryBuilder().append(ModelData, filters=filters, project='id').all(flat=True) == [node.pk]
+
+
+def test_symbolic_links_in_a_model_directory_are_refused(tmp_path):
+    (tmp_path / 'weights').write_text('x')
+    (tmp_path / 'elsewhere').symlink_to('/etc/hostname')
+    with pytest.raises(ValueError, match="symbolic link 'elsewhere'"):
+        ModelData.from_file(tmp_path, backend='ase')

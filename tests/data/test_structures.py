@@ -45,7 +45,7 @@ def test_from_ase(structures):
     assert loaded.periodic is True
     assert loaded.get_description() == '3 structures, 14 atoms: C2H6O, ClNa, H2O'
     assert loaded.info == {key: loaded.base.attributes.get(key) for key in loaded.info}
-    assert set(loaded.info) == {'elements', 'formulas', 'formulas_complete'}
+    assert set(loaded.info) == {'n_frames', 'n_atoms', 'elements', 'formulas', 'formulas_complete'}
     content = loaded.base.repository.get_object_content('structures.npz', mode='rb')
     assert loaded.sha256 == sha256_of(content)
     assert loaded.serialize()['attributes']['n_frames'] == 3
@@ -282,3 +282,20 @@ def test_query_by_attributes():
     node = StructureSetData.from_ase([Atoms('Xe')] * 7).store()
     filters = {'attributes.n_frames': {'>': 6}, 'attributes.elements': {'contains': ['Xe']}}
     assert orm.QueryBuilder().append(StructureSetData, filters=filters, project='id').all(flat=True) == [node.pk]
+
+
+def test_a_cif_with_partial_occupation_is_refused(tmp_path):
+    path = tmp_path / 'alloy.cif'
+    path.write_text(
+        'data_alloy\n_cell_length_a 4\n_cell_length_b 4\n_cell_length_c 4\n_cell_angle_alpha 90\n'
+        "_cell_angle_beta 90\n_cell_angle_gamma 90\n_symmetry_space_group_name_H-M 'P 1'\nloop_\n"
+        '_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n'
+        '_atom_site_occupancy\nAu1 Au 0 0 0 0.5\nCu1 Cu 0 0 0 0.5\nCu2 Cu 0.5 0.5 0.5 1.0\n'
+    )
+    with pytest.raises(StructuresError, match='mixed or partial occupation at site 0'):
+        StructureSetData.from_file(path)
+
+
+def test_labels_are_put_on_one_line(structures):
+    node = StructureSetData.from_ase(structures, labels=['two\nlines', 'x' * 500, '\ud800 and λ'])
+    assert node.labels == ('two lines', 'x' * 100, '? and λ')

@@ -17,7 +17,7 @@ from ase.build import bulk
 
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.runner import run_job
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def work_directory(tmp_path: Path, structures, emt_model) -> Path:
     content = structures.base.repository.get_object_content(FRAMES_FILE, mode='rb')
     (tmp_path / FRAMES_FILE).write_bytes(content)
     job = JobSpec('single_point', emt_model.to_spec(), {}, structures.sha256)
+    (tmp_path / JOB_FILE).write_text(job.to_json())
     assert run_job(lambda: job, tmp_path)
     (tmp_path / 'worker.err').write_text('')
     return tmp_path
@@ -54,10 +55,11 @@ def parse(work_directory, structures, emt_model, python_code) -> Callable[..., A
         if exit_status is not None:
             node.set_exit_status(exit_status)
             node.set_exit_message('the scheduler says so')
+        node.base.repository.put_object_from_file(work_directory / JOB_FILE, JOB_FILE)
         node.store()
         retrieved = orm.FolderData()
         for path in work_directory.rglob('*'):
-            if path.is_file() and path.name != FRAMES_FILE:
+            if path.is_file() and path.name not in (FRAMES_FILE, JOB_FILE):
                 content = io.BytesIO(path.read_bytes())
                 retrieved.base.repository.put_object_from_filelike(content, str(path.relative_to(work_directory)))
         retrieved.base.links.add_incoming(node, LinkType.CREATE, 'retrieved')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -90,8 +92,7 @@ def test_a_job_that_was_killed_before_the_first_structure(parse, change_info, ch
 
 def test_a_job_that_was_killed_while_it_loaded_the_model(parse, change_info, work_directory):
     change_info(state='starting', counts=None)
-    for path in (work_directory / 'arrays').iterdir():
-        path.unlink()
+    shutil.rmtree(work_directory / 'arrays')
     _, node = parse()
     assert node.exit_status == CODES.ERROR_WORKER_KILLED.status
 
@@ -125,3 +126,63 @@ def test_the_verdict_of_the_scheduler_is_kept_without_results(parse, work_direct
     (work_directory / 'results.json').unlink()
     _, node = parse(exit_status=110)
     assert node.exit_status == 110
+
+
+def test_results_of_another_job_are_refused(parse, change_info):
+    change_info(fingerprint='f' * 64)
+    results, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+    assert 'another job' in node.exit_message
+    assert 'results' not in results
+
+
+def test_results_for_other_structures_are_refused(parse, work_directory):
+    for path in (work_directory / 'arrays').glob('*.npy'):
+        array = np.load(path)
+        short = {'offsets': array[:3], 'forces': array[:3]}.get(path.stem, array[:2])
+        np.save(path, short)
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+    assert 'for 2 structures, the job has 3' in node.exit_message
+
+
+def test_a_good_status_without_a_number_is_refused(parse, work_directory):
+    np.save(work_directory / 'arrays' / 'energies.npy', np.array([1.0, np.nan, 2.0]))
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+
+
+def test_messages_of_any_encoding_are_quoted(parse, work_directory):
+    (work_directory / 'results.json').unlink()
+    (work_directory / 'worker.err').write_bytes(b'python: commande introuv\xe9e')
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_MISSING.status
+    assert 'commande introuv' in node.exit_message
+
+
+def test_a_job_that_was_asked_to_stop_says_so(parse, change_info, change_status):
+    change_info(state='stopped')
+    change_status([0, 1, 1])
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_INCOMPLETE.status
+    assert 'asked to stop after 1 of 3' in node.exit_message
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'error': 'boom'},
+        {'error': {'label': ['x'], 'message': 'y'}},
+        {'model': []},
+        {'units': 5},
+        {'messages': {'first': 'x'}},
+        {'timings': {'total': 'soon'}},
+        {'notes': 'one'},
+        {'state': 'dancing'},
+        {'counts': '3'},
+    ],
+)
+def test_a_results_file_of_wrong_types_is_refused(parse, change_info, changes):
+    change_info(**changes)
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -17,8 +18,7 @@ from ase.build import bulk, molecule
 
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.runner import run_job
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, ModelSpec
-from aiida_mlpotential.worker.storage import ResultsFile
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
 
 EMT = ModelSpec(
     'EMT',
@@ -64,7 +64,7 @@ class Job:
 
     def info(self) -> dict[str, Any]:
         """Return the content of the results file."""
-        return ResultsFile(self.directory).read()
+        return json.loads((self.directory / RESULTS_FILE).read_text())
 
     def array(self, name: str) -> np.ndarray:
         """Return a results array."""
@@ -112,7 +112,7 @@ def crystals() -> list[Atoms]:
 
 
 @pytest.fixture
-def copper() -> Callable[[int], Frames]:
+def copper() -> Callable[..., Frames]:
     """Return a maker of rattled copper cells."""
     return make_copper
 

@@ -39,7 +39,10 @@ CASES = {
     'overlap': (Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.1]]), FrameStatus.ATOMS_TOO_CLOSE),
     'coincident': (Atoms('H2', positions=np.zeros((2, 3))), FrameStatus.ATOMS_TOO_CLOSE),
     'image': (Atoms('H2', positions=[[0, 0, 0.1], [0, 0, 2.9]], cell=[3, 3, 3], pbc=True), FrameStatus.ATOMS_TOO_CLOSE),
-    'own image': (_cell([0.2, 3, 3], True), FrameStatus.ATOMS_TOO_CLOSE),
+    'own image': (_cell([0.6, 3, 3], True), FrameStatus.PENDING),
+    'short period': (_cell([0.02, 3, 3], True), FrameStatus.INVALID_CELL),
+    'hidden period': (_cell([[5, 0, 0], [5, 1e-3, 0], [0, 0, 5]], True), FrameStatus.INVALID_CELL),
+    'skewed': (_cell([[3, 0, 0], [300, 3, 0], [0, 0, 3]], True), FrameStatus.PENDING),
     'apart': (Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.41]]), FrameStatus.PENDING),
 }
 

@@ -163,3 +163,13 @@ def test_degenerate_cell(cell):
 def test_ragged_triangle():
     first, second = ragged_triangle(np.array([2, 0, 1, 3]))
     assert list(zip(first, second, strict=True)) == [(0, 1), (3, 4), (3, 5), (4, 5)]
+
+
+def test_a_skewed_cell_gives_the_pairs_of_its_compact_form():
+    compact = Atoms('HO', positions=[[0, 0, 0], [1.1, 0.4, 0.2]], cell=[3, 3.2, 3.4], pbc=True)
+    skewed = compact.copy()
+    skewed.set_cell([[3, 0, 0], [300, 3.2, 0], [0, 320, 3.4]])
+    pairs = search([skewed])
+    assert as_list(pairs) == as_list(search([compact]))
+    expected = skewed.positions[pairs.second] + pairs.shifts @ skewed.cell.array - skewed.positions[pairs.first]
+    np.testing.assert_allclose(pairs.vectors, expected, atol=1e-9)

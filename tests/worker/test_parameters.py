@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from aiida_mlpotential.worker.parameters import PARAMETERS, result_parameters, validate_parameters, with_defaults
+from aiida_mlpotential.worker.parameters import (
+    PARAMETERS,
+    fingerprint,
+    result_parameters,
+    validate_parameters,
+    with_defaults,
+)
+from aiida_mlpotential.worker.schema import JobSpec, ModelSpec
 
 
 def test_the_defaults_are_valid():
@@ -44,6 +51,12 @@ def test_what_is_allowed_passes(values):
         ('minimum_distance', float('nan')),
         ('minimum_distance', '0.5'),
         ('minimum_distance', -0.1),
+        ('minimum_distance', 10**400),
+        ('num_threads', 10**12),
+        ('memory_limit', 10**30),
+        ('device', 'cuda:99999999999999999999'),
+        ('properties', {'energy': 1}),
+        ('properties', [['energy']]),
     ],
 )
 def test_a_wrong_value_names_the_key_and_what_is_allowed(key, value):
@@ -63,3 +76,12 @@ def test_only_what_changes_results_counts_for_a_restart():
     assert result_parameters({'num_threads': 3, 'device': 'cpu', 'batch_atoms': 7}) == result_parameters({})
     assert result_parameters({'precision': 'double'}) != result_parameters({})
     assert result_parameters({'properties': ['forces', 'energy']}) == result_parameters({'properties': ['forces']})
+
+
+def test_the_fingerprint_is_that_of_the_results():
+    def spec(units='eV', **parameters):
+        return JobSpec('single_point', ModelSpec('m', 'ase', 'a' * 64, energy_unit=units), parameters, 'b' * 64)
+
+    assert fingerprint(spec(num_threads=2)) == fingerprint(spec(device='cpu'))
+    assert fingerprint(spec(precision='double')) != fingerprint(spec())
+    assert fingerprint(spec(units='Hartree')) != fingerprint(spec())

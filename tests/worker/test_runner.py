@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import signal
 import time
 
@@ -15,7 +16,7 @@ from ase.calculators.emt import EMT
 from aiida_mlpotential.worker import runner, storage
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec
 
 
 def _expected(frames: Frames) -> np.ndarray:
@@ -109,6 +110,7 @@ def _not_frames(job, spec):
     ('change', 'label', 'text'),
     [
         (lambda _j, s: dataclasses.replace(s, task='dance'), 'ERROR_JOB_INVALID', 'single_point'),
+        (lambda _j, s: dataclasses.replace(s, results_version=99), 'ERROR_RESULTS_VERSION', 'same version'),
         (_model(backend='abacus'), 'ERROR_MODEL_UNSUPPORTED', 'ase'),
         (_model(options={'calculator': 'os.system'}), 'ERROR_MODEL_UNSUPPORTED', 'not the class of an ASE calculator'),
         (_model(options={'calculator': 'nowhere.Calc'}), 'ERROR_BACKEND_MISSING', 'install'),
@@ -159,7 +161,7 @@ def test_a_job_file_that_cannot_be_read_is_an_error_like_others(tmp_path):
 def test_a_full_disk_in_the_middle_keeps_what_was_done(job, monkeypatch):
     job.run()
     before = job.array('energies')
-    (job.directory / 'results.json').unlink()
+    shutil.rmtree(job.directory / 'arrays')
     calls = []
 
     def pwrite(*args):
@@ -180,7 +182,7 @@ def test_a_full_disk_in_the_middle_keeps_what_was_done(job, monkeypatch):
 def test_a_killed_job_goes_on_from_what_it_had(job, monkeypatch):
     complete = job.run()
     energies = job.array('energies')
-    (job.directory / 'results.json').unlink()
+    shutil.rmtree(job.directory / 'arrays')
 
     from aiida_mlpotential.worker.backends.ase import AseBackend
 
@@ -208,6 +210,58 @@ def test_results_of_another_job_are_not_taken_over(job):
     job.run()
     info = job.run(minimum_distance=0.1)
     assert info['notes'] == []
+
+
+def test_not_even_when_a_job_between_the_two_never_started(job, copper):
+    """The arrays of the first job must not be taken for those of the second, which failed before it wrote any."""
+    job.run()
+    job.frames = copper(7, seed=5)
+    energies = _expected(job.frames)
+    assert _fail(job, _model(options={'calculator': 'nowhere.Calc'}))['label'] == 'ERROR_BACKEND_MISSING'
+    info = job.run()
+    assert info['notes'] == []
+    np.testing.assert_allclose(job.array('energies'), energies, atol=1e-12)
+
+
+def test_the_arrays_of_a_parent_are_taken_over(job):
+    job.run()
+    energies = job.array('energies')
+    (job.directory / 'parent').mkdir()
+    (job.directory / 'arrays').rename(job.directory / 'parent' / 'arrays')
+    info = job.run(num_threads=1)
+    assert 'went on with the results of 7 structures' in info['notes'][0]
+    np.testing.assert_array_equal(job.array('energies'), energies)
+
+
+def test_messages_survive_a_restart(job):
+    numbers = job.frames.numbers.copy()
+    numbers[job.frames.offsets[4]] = 14
+    job.frames = dataclasses.replace(job.frames, numbers=numbers)
+    first = job.run()
+    second = job.run()
+    assert 'went on with' in second['notes'][0]
+    assert second['messages'] == first['messages']
+    assert 'contains Si' in second['messages']['4']
+
+
+def test_labels_of_any_script_do_no_harm(job):
+    job.frames = dataclasses.replace(job.frames, labels=('λ', '\ud800', *'abcde'))
+    environment = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+    process = job.start(environment)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert job.info()['counts']['ok'] == 7
+
+
+def test_a_sigterm_before_the_model_is_loaded_ends_in_order(job, copper):
+    job.frames = copper(800)
+    process = job.start(batch_atoms=4)
+    time.sleep(0.15)  # Python has started, numpy is being imported
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGTERM)  # the latter if the signal came before Python ran a line
+    if process.returncode == 0:
+        assert job.info()['state'] == 'stopped'
 
 
 def test_sigterm_ends_the_job_in_order(job, copper):
@@ -240,11 +294,3 @@ def test_a_killed_process_leaves_valid_files(job, copper):
     assert np.isfinite(job.array('energies')[ok]).all()
     assert np.isnan(job.array('energies')[~ok]).all()
     assert job.run()['counts']['ok'] == 800
-
-
-def test_the_fingerprint_ignores_what_does_not_change_results():
-    def spec(**parameters):
-        return JobSpec('single_point', ModelSpec('m', 'ase', 'a' * 64), parameters, 'b' * 64)
-
-    assert runner.fingerprint(spec(num_threads=2)) == runner.fingerprint(spec(device='cpu'))
-    assert runner.fingerprint(spec(precision='double')) != runner.fingerprint(spec())

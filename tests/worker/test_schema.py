@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import pytest
 
 from aiida_mlpotential.worker.errors import WorkerError
-from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES, RESULTS_VERSION, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES, JobSpec, ModelSpec
 
 JOB = JobSpec(
     'single_point',
@@ -27,13 +24,6 @@ def test_what_is_no_job_is_refused(text):
     with pytest.raises(WorkerError, match=r'job\.json') as caught:
         JobSpec.from_json(text)
     assert caught.value.label == 'ERROR_JOB_INVALID'
-
-
-def test_a_job_for_another_results_version_is_refused():
-    data = {**dataclasses.asdict(JOB), 'results_version': RESULTS_VERSION + 1}
-    with pytest.raises(WorkerError, match='results version') as caught:
-        JobSpec.from_json(json.dumps(data))
-    assert caught.value.label == 'ERROR_RESULTS_VERSION'
 
 
 def test_users_ask_for_properties_by_the_names_of_the_field():

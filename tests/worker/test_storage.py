@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import numpy as np
@@ -36,7 +37,7 @@ def _load(path, name):
 
 
 def test_files_are_complete_before_anything_is_computed(tmp_path):
-    _store(tmp_path).open(resume=False)
+    _store(tmp_path).open('job')
     assert _load(tmp_path, 'forces').shape == (10, 3)
     assert _load(tmp_path, 'member_energies').shape == (3, 5)
     assert all(np.isnan(_load(tmp_path, name)).all() for name in NAMES)
@@ -46,7 +47,7 @@ def test_files_are_complete_before_anything_is_computed(tmp_path):
 
 def test_batches_in_any_order_end_where_they_belong(tmp_path):
     store = _store(tmp_path)
-    store.open(resume=False)
+    store.open('job')
     expected = _values(np.arange(5))
     for batch in ([4, 0], [2, 3], [1]):
         indices = np.array(batch)
@@ -66,37 +67,43 @@ def test_batches_in_any_order_end_where_they_belong(tmp_path):
 
 
 def test_in_single_precision_forces_are_small_and_energies_are_not(tmp_path):
-    _store(tmp_path, single=True).open(resume=False)
+    _store(tmp_path, single=True).open('job')
     assert _load(tmp_path, 'forces').dtype == np.float32
     assert _load(tmp_path, 'energies').dtype == _load(tmp_path, 'member_energies').dtype == np.float64
 
 
 def test_an_earlier_run_is_continued(tmp_path):
     first = _store(tmp_path)
-    first.open(resume=False)
+    first.open('job')
     first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
     first.close()
     second = _store(tmp_path)
-    second.open(resume=True)
+    second.open('job')
     assert second.status.tolist() == [1, 0, 1, 1, 1]
     np.testing.assert_array_equal(second.read('forces', 1), _values([1])['forces'])
     np.testing.assert_array_equal(second.read('member_energies', 1), _values([1])['member_energies'][:, 0])
 
 
-@pytest.mark.parametrize('damage', ['cut', 'missing', 'other shape'])
+@pytest.mark.parametrize('damage', ['cut', 'missing', 'other shape', 'other job', 'no fingerprint', 'other offsets'])
 def test_damaged_files_of_an_earlier_run_are_not_trusted(tmp_path, damage):
     first = _store(tmp_path)
-    first.open(resume=False)
+    first.open('job')
     first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
     path = tmp_path / 'arrays' / 'forces.npy'
     if damage == 'cut':
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == 'missing':
         path.unlink()
+    elif damage == 'other job':
+        path.with_name('fingerprint.txt').write_text('another')
+    elif damage == 'no fingerprint':
+        path.with_name('fingerprint.txt').unlink()
+    elif damage == 'other offsets':
+        np.save(path.with_name('offsets.npy'), np.array([0, 1, 5, 6, 6, 10]))
     else:
         np.save(path, np.zeros((4, 3)))
     second = _store(tmp_path)
-    second.open(resume=True)
+    second.open('job')
     assert (second.status == FrameStatus.PENDING).all()
 
 
@@ -107,13 +114,13 @@ def _full(*_args, **_kwargs):
 def test_a_full_disk_is_named_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(storage.os, 'fsync', _full)
     with pytest.raises(WorkerError, match='No space left') as caught:
-        _store(tmp_path).open(resume=False)
+        _store(tmp_path).open('job')
     assert caught.value.label == 'ERROR_DISK_FULL'
 
 
 def test_a_full_disk_is_named_in_the_middle(tmp_path, monkeypatch):
     store = _store(tmp_path)
-    store.open(resume=False)
+    store.open('job')
     monkeypatch.setattr(storage.os, 'pwrite', _full)
     with pytest.raises(WorkerError, match='No space left'):
         store.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
@@ -125,12 +132,18 @@ def test_the_results_file_can_be_written_on_a_full_disk(tmp_path, monkeypatch):
     size = file.path.stat().st_size
     monkeypatch.setattr(storage.os, 'fsync', _full)
     file.write({'state': 'failed'})
-    assert file.read() == {'state': 'failed'}
+    assert json.loads(file.path.read_text()) == {'state': 'failed'}
     assert file.path.stat().st_size == size
 
 
-def test_a_broken_results_file_counts_as_none(tmp_path):
-    file = ResultsFile(tmp_path)
-    assert file.read() == {}
-    file.path.write_text('{"state": ')
-    assert file.read() == {}
+def test_the_files_of_a_parent_are_taken_over_and_no_others(tmp_path):
+    first = _store(tmp_path / 'parent')
+    first.open('job')
+    first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
+    first.close()
+    other = _store(tmp_path)
+    other.open('another job')
+    assert (other.status == FrameStatus.PENDING).all()
+    second = _store(tmp_path)
+    second.open('job')
+    assert second.status.tolist() == [1, 0, 1, 1, 1]

@@ -20,7 +20,7 @@ CONTENT = {
 def _summary(tmp_path, frames, std=0.1):
     number = len(frames)
     store = ResultsStore(tmp_path, frames.offsets, ('energies', 'energy_std'))
-    store.open(resume=False)
+    store.open('job')
     indices = np.arange(number)
     store.write(indices, {'energies': np.full(number, -HARTREE), 'energy_std': np.full(number, std)}, np.zeros(number))
     if number > 1:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import FrameError, FrameStatus, WorkerError
 from ..frames import Frames
 from ..schema import ModelSpec
+from ..units import DISTANCE_UNITS, ENERGY_UNITS
 from .base import Backend, Evaluation, Settings
 
 
@@ -18,14 +19,16 @@ class AseBackend(Backend):
     """A calculator of ASE, or of a package that follows its interface.
 
     ``options['calculator']`` is the import path of the class, such as ``ase.calculators.emt.EMT``, and
-    ``options['kwargs']`` what it is made with. Energies and lengths are eV and angstrom, as ASE has them.
+    ``options['kwargs']`` what it is made with. Energies and lengths are eV and angstrom, as ASE has them, unless the
+    model says that this calculator has others.
     """
 
     name: ClassVar[str] = 'ase'
     properties: ClassVar[frozenset[str]] = frozenset({'energy', 'forces', 'stress'})
 
-    def __init__(self, calculator: Any) -> None:
+    def __init__(self, calculator: Any, energy_unit: str = 'eV', distance_unit: str = 'angstrom') -> None:
         self._calculator = calculator
+        self._energy, self._distance = ENERGY_UNITS[energy_unit], DISTANCE_UNITS[distance_unit]
 
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path, settings: Settings) -> AseBackend:
@@ -38,7 +41,7 @@ class AseBackend(Backend):
             raise WorkerError(
                 'ERROR_MODEL_UNSUPPORTED', f'{path}: {type(exception).__name__}: {exception}'
             ) from exception
-        backend = cls(calculator)
+        backend = cls(calculator, spec.energy_unit, spec.distance_unit)
         if settings.device.startswith('cuda'):
             backend.notes = ('the ase backend leaves the device to the calculator: give it in its keyword arguments',)
         return backend
@@ -60,6 +63,8 @@ class AseBackend(Backend):
         stress = np.full((len(frames), 3, 3), np.nan) if 'stress' in request else None
         atoms: Any  # the methods of ASE are not typed
         for index, atoms in enumerate(frames):
+            atoms.positions /= self._distance
+            atoms.cell /= self._distance
             atoms.calc = self._calculator
             try:
                 energies[index] = atoms.get_potential_energy()
@@ -73,7 +78,11 @@ class AseBackend(Backend):
                     raise
                 message = f'{type(exception).__name__}: {exception}'
                 raise FrameError(FrameStatus.BACKEND_FAILED, message) from exception
-        return Evaluation(energies=energies, forces=forces, stress=stress)
+        return Evaluation(
+            energies=energies * self._energy,
+            forces=None if forces is None else forces * (self._energy / self._distance),
+            stress=None if stress is None else stress * (self._energy / self._distance**3),
+        )
 
 
 def _import_calculator(path: str) -> Any:

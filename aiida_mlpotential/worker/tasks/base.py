@@ -20,6 +20,10 @@ from ..storage import ResultsStore
 class Messages(dict[int, str]):
     """Why frames failed, by index; of very many failures only the first are kept."""
 
+    def to_json(self) -> dict[str, str]:
+        """Return them as they are written to the results file, by index."""
+        return {str(index): self[index] for index in sorted(self)}
+
     def add(self, index: int, text: str) -> None:
         """Keep a message if there is room."""
         if len(self) < MAX_MESSAGES:

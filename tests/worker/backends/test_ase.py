@@ -14,6 +14,7 @@ from aiida_mlpotential.worker.errors import FrameError, WorkerError
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
+from aiida_mlpotential.worker.units import BOHR, KCAL_PER_MOL
 
 
 def _load(calculator='ase.calculators.emt.EMT', **kwargs):
@@ -42,6 +43,24 @@ def test_keyword_arguments_reach_the_calculator(copper):
         for epsilon in (1.0, 2.0)
     )
     assert two == pytest.approx(2 * one)
+
+
+def test_units_of_the_calculator_are_converted(copper):
+    frames = copper(2)
+    request = frozenset({'forces', 'stress'})
+    expected = _load('ase.calculators.lj.LennardJones', sigma=2.3, epsilon=0.1, rc=6.0).evaluate(frames, request)
+    options = {'sigma': 2.3 / BOHR, 'epsilon': 0.1 / KCAL_PER_MOL, 'rc': 6.0 / BOHR}
+    spec = ModelSpec(
+        'm',
+        'ase',
+        '0' * 64,
+        energy_unit='kcal/mol',
+        distance_unit='bohr',
+        options={'calculator': 'ase.calculators.lj.LennardJones', 'kwargs': options},
+    )
+    found = get_backend('ase').load(spec, Path(), Settings()).evaluate(frames, request)
+    for name in ('energies', 'forces', 'stress'):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def run(tmp_path, copper):
         frames = copper(number)
         names = SinglePoint.quantities(('energy', 'forces'), ensemble=True)
         store = ResultsStore(tmp_path, frames.offsets, names, backend.n_members)
-        store.open(resume=False)
+        store.open('job')
         context = Context(
             frames=frames,
             backend=backend,

@@ -130,6 +130,11 @@ def _read(spec: ModelSpec, directory: Path) -> AniParameters:
         raise WorkerError(
             'ERROR_MODEL_UNSUPPORTED', f'an ANI model is one parameter file, {spec.name} has {len(spec.files)}'
         )
+    if (spec.energy_unit, spec.distance_unit) != ('Hartree', 'angstrom'):
+        raise WorkerError(
+            'ERROR_MODEL_UNSUPPORTED',
+            f'ANI parameters are in Hartree and angstrom, not {spec.energy_unit} and {spec.distance_unit}',
+        )
     name = next(iter(spec.files))
     try:
         parameters = AniParameters.read(directory / name)

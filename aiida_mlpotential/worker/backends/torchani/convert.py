@@ -30,6 +30,8 @@ def read_state_dict(path: str | Path, model: PretrainedModel) -> AniParameters:
     try:
         # without mmap, so that a file that is cut short while it is read is an exception and no crash
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=False)
+    except MemoryError:
+        raise
     except Exception as exception:  # damaged and hostile files raise a dozen different types
         raise ParametersError(
             f'{path.name} is damaged or holds more than tensors ({type(exception).__name__}), it was not loaded'

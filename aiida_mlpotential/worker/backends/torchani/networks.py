@@ -65,8 +65,8 @@ class Scratch:
 class ElementNetworks:
     """The networks of one element, stacked over members, in a form that makes the activation cheap.
 
-    The activation is ``celu(x) = alpha * (relu(z) + min(exp(z), 1) - 1)`` with ``z = x / alpha``. The layers below
-    are scaled to give ``z`` and to take ``relu(z) + min(exp(z), 1)``; ``min(exp(z), 1)`` is also the derivative.
+    The activation is ``celu(x) = alpha * (max(z, 0) + exp(min(z, 0)) - 1)`` with ``z = x / alpha``. The layers are
+    scaled to give ``z`` and to take the activation without its factor; the exponential is also the derivative.
 
     :param weights: one a layer, shape ``(members, inputs, outputs)``; of the first the transpose of the
         concatenation over members, ``(inputs, members * outputs)``
@@ -148,7 +148,8 @@ def _activate(scaled: Tensor, scratch: Scratch) -> Tensor:
     import torch
 
     slope = torch.clamp(scaled, min=LOWEST_EXPONENT, max=0.0, out=scratch.empty(*scaled.shape)).exp_()
-    scaled.clamp_(min=0.0).add_(slope)
+    # The 1 is taken off here: left to the biases of the next layer it would cancel there, and with it five digits.
+    scaled.clamp_(min=0.0).add_(slope).sub_(1.0)
     if scaled.dtype == torch.float64:
         slope = torch.where(slope < 1.0, TORCH_SLOPE * slope.pow(TORCH_SLOPE), slope)
     return slope
@@ -166,9 +167,7 @@ def place_networks(layers: Sequence[Layer], dtype: torch.dtype, device: str) -> 
         weight = torch.from_numpy(np.array(layer.weight, dtype=np.float64)).transpose(1, 2)
         bias = torch.from_numpy(np.array(layer.bias, dtype=np.float64))[:, None, :]
         if index > 0:
-            # The layer before leaves the constant -1 and the factor alpha of the activation to this one.
-            weight = weight * CELU_ALPHA
-            bias = bias - weight.sum(dim=1, keepdim=True)
+            weight = weight * CELU_ALPHA  # which the activation of the layer before leaves to this one
         if index < len(layers) - 1:
             weight, bias = weight / CELU_ALPHA, bias / CELU_ALPHA
         weights.append(weight.to(dtype=dtype, device=device).contiguous())

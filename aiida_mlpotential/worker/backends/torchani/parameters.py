@@ -92,7 +92,7 @@ class AniParameters:
             symbols = tuple(str(symbol) for symbol in arrays['symbols'])
             self_energies = np.asarray(arrays['self_energies'], dtype=np.float64)
             networks = {symbol: list(_read_layers(arrays, symbol)) for symbol in symbols}
-        except FileNotFoundError:
+        except (FileNotFoundError, MemoryError):
             raise
         except Exception as exception:  # a broken zip raises a dozen different types
             raise ParametersError(f'not an ANI parameter file: {type(exception).__name__}: {exception}') from exception

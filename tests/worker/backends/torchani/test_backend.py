@@ -32,7 +32,9 @@ KEYS = {'ANI-1x': 'ani1x', 'ANI-1ccx': 'ani1ccx', 'ANI-2x': 'ani2x'}
 def _load(directory: Path, name='ANI-1ccx', **settings):
     entry = PRETRAINED[name]
     file = f'model/{entry.file}'
-    spec = ModelSpec(name, 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, entry.ensemble_size)
+    spec = ModelSpec(
+        name, 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, entry.ensemble_size, 'Hartree'
+    )
     return get_backend('torchani').load(spec, directory, Settings(**{'device': 'cpu', **settings}))
 
 
@@ -148,9 +150,28 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 def test_parameters_for_other_elements_are_refused(published):
     entry = PRETRAINED['ANI-1ccx']
-    spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, ('H', 'C'), 8)
+    spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, ('H', 'C'), 8, 'Hartree')
     with pytest.raises(WorkerError, match='not H, C'):
         get_backend('torchani').load(spec, published, Settings(device='cpu'))
+
+
+def test_parameters_in_other_units_are_refused(published):
+    entry = PRETRAINED['ANI-1ccx']
+    spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, entry.elements, 8, 'eV')
+    with pytest.raises(WorkerError, match='Hartree and angstrom, not eV'):
+        get_backend('torchani').load(spec, published, Settings(device='cpu'))
+
+
+def test_single_precision_holds_where_there_is_nothing_to_see(published):
+    """Isolated atoms and molecules, where only the biases of the networks speak: as good as torchani's own float32."""
+    hydrogen = [[20.0 * i + x, 0, 0] for i in range(100) for x in (0.0, 0.74)]
+    structures = [Atoms('H'), Atoms('H2', positions=[[0, 0, 0], [6, 0, 0]]), Atoms('H200', positions=hydrogen)]
+    frames = Frames.from_ase(structures)
+    single, double = (
+        _load(published, 'ANI-2x', precision=p).evaluate(frames, frozenset()) for p in ('single', 'double')
+    )
+    difference = np.abs(single.member_energies - double.member_energies).max(axis=0) / frames.counts
+    assert (difference < 5e-6).all()
 
 
 def test_the_threads_are_those_asked_for(published):
@@ -200,7 +221,7 @@ def test_a_structure_that_does_not_fit_costs_no_other(published, tmp_path):
     frames = Frames.from_ase([molecule('CH4'), large, molecule('C6H6')])
     frames.write(tmp_path / FRAMES_FILE)
     file = f'model/{entry.file}'
-    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, 8)
+    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {file: entry.sha256}, entry.elements, 8, 'Hartree')
     parameters = {'memory_limit': 750, 'num_threads': 2, 'device': 'cpu'}
     job = JobSpec('single_point', spec, parameters, sha256_of(tmp_path / FRAMES_FILE))
     (tmp_path / JOB_FILE).write_text(job.to_json())

@@ -1,0 +1,76 @@
+"""A calculation that ended early, taken up again with the same inputs and the work directory that it left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aiida_mlpotential.worker.parameters import PARAMETERS
+
+from .params import flag_of
+
+if TYPE_CHECKING:
+    from aiida.orm import CalcJobNode
+
+    from aiida_mlpotential.data.structures import StructureSetData
+
+PROCESS_TYPE = 'aiida.calculations:mlpotential.single_point'
+#: Inputs that are those of the earlier calculation.
+_TAKEN = ('code', 'model', 'structure', 'structures', 'parameters')
+
+
+def load_calculation(identifier: str) -> CalcJobNode:
+    """Return a calculation that can be continued; for any other node, say why it cannot."""
+    from aiida import orm
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+
+    def refusal(message: str) -> click.BadParameter:
+        return click.BadParameter(message, param_hint='--continue')
+
+    try:
+        node = orm.load_node(identifier)
+    except (NotExistent, MultipleObjectsError, ValueError):
+        raise refusal(f'there is no node {identifier!r}.') from None
+    if not isinstance(node, orm.CalcJobNode) or node.process_type != PROCESS_TYPE:
+        raise refusal(f'node {identifier} is no single-point calculation, but a {type(node).__name__}.')
+    if not node.is_terminated:
+        raise refusal(f'calculation {node.pk} has not ended yet: see `verdi process status {node.pk}`.')
+    if node.is_finished_ok:
+        raise refusal(f'calculation {node.pk} has evaluated all structures: there is nothing to continue.')
+    if 'remote_folder' not in node.outputs:
+        raise refusal(f'calculation {node.pk} left no work directory: launch it anew.')
+    return node
+
+
+def make_inputs(node: CalcJobNode, parameters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a calculation, to go on with a copy of what it left.
+
+    :param parameters: those to change, on which the results must not depend
+    :param options: scheduler options to change
+    """
+    fixed = [name for name in parameters if PARAMETERS[name].affects_results]
+    if fixed:
+        raise click.UsageError(
+            f'{flag_of(PARAMETERS[fixed[0]])} changes the results, of which some are there already: '
+            'leave it out, or launch the file anew without --continue.'
+        )
+    inputs: dict[str, Any] = {name: node.inputs[name] for name in _TAKEN if name in node.inputs}
+    if parameters:
+        before = inputs['parameters'].get_dict() if 'parameters' in inputs else {}
+        inputs['parameters'] = {**before, **parameters}
+    inputs['parent_folder'] = node.outputs.remote_folder
+    inputs['metadata'] = {'label': node.label, 'options': {**node.get_options(), **options}}
+    if inputs['code'].computer is None:  # a portable code
+        inputs['metadata']['computer'] = node.computer
+    return inputs
+
+
+def structures_of(node: CalcJobNode) -> StructureSetData:
+    """Return the structures of a calculation as a set, which is unstored if they were a single one."""
+    from aiida_mlpotential.data.structures import StructureSetData, to_frames
+
+    if 'structures' in node.inputs:
+        structures: StructureSetData = node.inputs.structures
+        return structures
+    return StructureSetData.from_frames(to_frames(node.inputs.structure))
