@@ -14,6 +14,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+from aiida_mlpotential.data.model import ModelData, ModelInfo
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.frames import sha256_of
 
@@ -82,8 +83,6 @@ def test_bad_structures_cost_no_other(run):
 
 
 def test_a_model_file_that_was_changed_is_noticed(python_code, run, tmp_path, monkeypatch):
-    from aiida_mlpotential.data.model import ModelData
-
     path = tmp_path / 'parameters.txt'
     path.write_text('right')
     model = ModelData.from_file(
@@ -255,3 +254,15 @@ def test_structures_are_stored_once_and_copied_to_the_job(run):
     assert 'structures.npz' not in node.base.repository.list_object_names()
     work = Path(node.outputs.remote_folder.get_remote_path())
     assert sha256_of(work / 'structures.npz') == structures.sha256
+
+
+def test_the_spread_of_forces_needs_an_ensemble(python_code, tmp_path):
+    path = tmp_path / 'one_member.npz'
+    path.write_bytes(b'parameters that nobody reads before the validator refuses')
+    model = ModelData.from_file(path, backend='torchani', elements=['H'], info=ModelInfo(energy_unit='Hartree'))
+    builder = SinglePointCalculation.get_builder()
+    builder.code, builder.model = python_code, model
+    builder.structure = orm.StructureData(ase=Atoms('H', cell=[5, 5, 5], pbc=True))
+    builder.parameters = {'properties': ['energy', 'forces_std']}
+    with pytest.raises(ValueError, match='has one member: leave it out'):
+        run_get_node(builder)
