@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+#: Width of the help of commands, which fits the page.
+COLUMNS = 78
 TARGET = Path(__file__).parent / 'reference' / 'generated'
 
 
@@ -41,6 +44,20 @@ def code(value: Any) -> str:
     return f'`{value}`'
 
 
+def with_values(text: str) -> str:
+    """Return a text in which the values of parameters are inline code."""
+    from aiida_mlpotential.worker.schema import PROPERTIES
+
+    words = ('single', 'double', 'true', 'false', 'null', 'cuda:N', 'cuda', 'cpu', *PROPERTIES)
+    values = '|'.join(sorted(map(re.escape, words), key=len, reverse=True))
+    return re.sub(rf'""|\b(?:{values})\b', lambda match: code(match[0]), text)
+
+
+def with_names(text: str) -> str:
+    """Return a text in which names such as ``OMP_NUM_THREADS`` are inline code."""
+    return re.sub(r'\b[A-Z]+(?:_[A-Z]+)+\b', lambda match: code(match[0]), text)
+
+
 def parameters() -> str:
     """Return the keys of the input ``parameters``."""
     import json
@@ -53,8 +70,8 @@ def parameters() -> str:
             (
                 code(item.name),
                 code(json.dumps(item.default)),
-                item.allowed,
-                item.help,
+                with_values(item.allowed),
+                with_names(item.help),
                 'yes' if item.affects_results else 'no',
             )
             for item in PARAMETERS.values()
@@ -111,9 +128,13 @@ def models() -> str:
     header = ('Model', 'Elements', 'Members', 'Trained on', 'Cite', 'Licence', 'In the PyPI wheel')
     hashes = table(
         ('Model', 'Name of the file', 'sha256 of the canonical file'),
-        ((item.name, f'`{item.file}` or `{item.state_dict}`', code(item.sha256)) for item in PRETRAINED.values()),
+        (
+            (item.name, f'`{item.file}` or `{item.state_dict}`', f'`{item.sha256[:12]}`…')
+            for item in PRETRAINED.values()
+        ),
     )
-    return table(header, rows) + '\n' + hashes
+    complete = '\n'.join(f'- {item.name}: `{item.sha256}`' for item in PRETRAINED.values())
+    return f'{table(header, rows)}\n{hashes}\nThe hashes in full:\n\n{complete}\n'
 
 
 def units() -> str:
@@ -165,17 +186,17 @@ def command_line() -> str:
 
     from aiida_mlpotential.cli import main
 
-    def walk(command: click.Command, names: tuple[str, ...]) -> Iterator[str]:
-        settings = {**command.context_settings, 'terminal_width': 100, 'max_content_width': 100}
-        context = click.Context(command, info_name=' '.join(names), **settings)
-        yield f'## `{" ".join(names)}`\n\n```text\n{command.get_help(context)}\n```\n'
+    def walk(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
+        settings = {**command.context_settings, 'terminal_width': COLUMNS, 'max_content_width': COLUMNS}
+        context = click.Context(command, parent=parent, info_name=name, **settings)
+        yield f'## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n'
         if isinstance(command, click.Group):
-            for name in command.list_commands(context):
-                child = command.get_command(context, name)
+            for item in command.list_commands(context):
+                child = command.get_command(context, item)
                 assert child is not None
-                yield from walk(child, (*names, name))
+                yield from walk(child, item, context)
 
-    return '\n'.join(walk(main, ('aiida-mlpotential',)))
+    return '\n'.join(walk(main, 'aiida-mlpotential'))
 
 
 PAGES: dict[str, Callable[[], str]] = {

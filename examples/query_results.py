@@ -11,6 +11,9 @@ from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 
+#: At most so many rows of an answer are printed.
+MAX_ROWS = 20
+
 
 def results_of_model(name: str) -> list[tuple[int, int, float | None]]:
     """Return PK, number of structures and lowest energy (eV) of all results of a model, the newest first."""
@@ -27,12 +30,13 @@ def results_of_model(name: str) -> list[tuple[int, int, float | None]]:
     return [tuple(row) for row in query.all()]
 
 
-def structures_above(spread: float) -> list[tuple[int, int, float]]:
-    """Return PK of the results, index and std/sqrt(atoms) (eV) of all structures with more than a given spread.
+def structures_above(spread: float, model: str) -> list[tuple[int, int, float]]:
+    """Return PK of the results, index and std/sqrt(atoms) (eV) of a model's structures with more than a given spread.
 
     The database finds the nodes with such a structure; only their arrays are read.
     """
-    query = orm.QueryBuilder().append(ResultsData, filters={'attributes.qbc_max': {'>': spread}})
+    filters = {'attributes.qbc_max': {'>': spread}, 'attributes.model_name': model}
+    query = orm.QueryBuilder().append(ResultsData, filters=filters)
     found = []
     for results in query.iterall():
         qbc = results[0].qbc
@@ -54,17 +58,28 @@ def versions_used() -> dict[tuple[str, str], int]:
     return counts
 
 
+def print_rows(rows: list[str]) -> None:
+    """Print the first rows, and how many more there are."""
+    for row in rows[:MAX_ROWS]:
+        print(f'  {row}')
+    if len(rows) > MAX_ROWS:
+        print(f'  ... and {len(rows) - MAX_ROWS} more')
+
+
 @click.command()
 @click.option('--model', default='ANI-2x', show_default=True, help='Name of the model.')
 @click.option('--spread', default=0.005, show_default=True, help='Spread std/sqrt(atoms), eV.')
 def main(model: str, spread: float) -> None:
     """Print the answers."""
     print(f'Results of {model} (PK, structures, lowest energy in eV):')
-    for pk, number, energy in results_of_model(model):
-        print(f'  {pk}: {number}, {"none" if energy is None else f"{energy:.6f}"}')
-    print(f'Structures with a spread above {spread} eV (PK, index, spread in eV):')
-    for pk, index, qbc in structures_above(spread):
-        print(f'  {pk}, {index}: {qbc:.6f}')
+    print_rows(
+        [
+            f'{pk}: {number}, {"none" if energy is None else f"{energy:.6f}"}'
+            for pk, number, energy in results_of_model(model)
+        ]
+    )
+    print(f'Structures with a spread of {model} above {spread} eV (PK, index, spread in eV):')
+    print_rows([f'{pk}, {index}: {qbc:.6f}' for pk, index, qbc in structures_above(spread, model)])
     print('Versions used (number of calculations):')
     for (library, version), number in sorted(versions_used().items()):
         print(f'  {library} {version}: {number}')

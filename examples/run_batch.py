@@ -7,12 +7,14 @@ status and a message; the exit code of the calculation (400) says that there was
 import click
 import numpy as np
 from aiida import orm
+from aiida.common.exceptions import MultipleObjectsError, NotExistent
 from aiida.engine import run_get_node
 from ase.build import molecule
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
-from aiida_mlpotential.library import get_model
+from aiida_mlpotential.library import LibraryError, get_model
 
 
 def make_structures(number: int) -> StructureSetData:
@@ -27,6 +29,22 @@ def make_structures(number: int) -> StructureSetData:
     return StructureSetData.from_ase(structures, labels=[f'ethanol-{index}' for index in range(number)])
 
 
+def load_code(label: str) -> orm.AbstractCode:
+    """Return a Code by its label."""
+    try:
+        return orm.load_code(label)
+    except (NotExistent, MultipleObjectsError) as exception:
+        raise click.ClickException(f'{exception}: make one with `aiida-mlpotential setup`.') from exception
+
+
+def load_model(name: str) -> ModelData:
+    """Return a published model by name, or a model node by PK."""
+    try:
+        return orm.load_node(int(name)) if name.isdigit() else get_model(name)
+    except (NotExistent, LibraryError) as exception:
+        raise click.ClickException(str(exception)) from exception
+
+
 @click.command()
 @click.option('--code', default='mlpotential@localhost', show_default=True, help='Code to run on.')
 @click.option('--model', default='ANI-2x', show_default=True, help='Name of a published model, or PK of a model node.')
@@ -35,8 +53,8 @@ def main(code: str, model: str, number: int) -> None:
     """Compute displaced ethanol molecules, and find those of which the model is least certain."""
     structures = make_structures(number)
     inputs = {
-        'code': orm.load_code(code),
-        'model': orm.load_node(int(model)) if model.isdigit() else get_model(model),
+        'code': load_code(code),
+        'model': load_model(model),
         'structures': structures,
         'metadata': {'label': 'displaced ethanol'},
     }

@@ -5,11 +5,29 @@ Needs a Code, made once by ``aiida-mlpotential setup``. Another model: ``--model
 
 import click
 from aiida import orm
+from aiida.common.exceptions import MultipleObjectsError, NotExistent
 from aiida.engine import run_get_node
 from ase.build import molecule
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
-from aiida_mlpotential.library import get_model
+from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.library import LibraryError, get_model
+
+
+def load_code(label: str) -> orm.AbstractCode:
+    """Return a Code by its label."""
+    try:
+        return orm.load_code(label)
+    except (NotExistent, MultipleObjectsError) as exception:
+        raise click.ClickException(f'{exception}: make one with `aiida-mlpotential setup`.') from exception
+
+
+def load_model(name: str) -> ModelData:
+    """Return a published model by name, or a model node by PK."""
+    try:
+        return orm.load_node(int(name)) if name.isdigit() else get_model(name)
+    except (NotExistent, LibraryError) as exception:
+        raise click.ClickException(str(exception)) from exception
 
 
 @click.command()
@@ -19,8 +37,8 @@ def main(code: str, model: str) -> None:
     """Compute ethanol."""
     structure = orm.StructureData(ase=molecule('CH3CH2OH'))
     inputs = {
-        'code': orm.load_code(code),
-        'model': orm.load_node(int(model)) if model.isdigit() else get_model(model),
+        'code': load_code(code),
+        'model': load_model(model),
         'structure': structure,
         'parameters': {'properties': ['energy', 'forces'], 'precision': 'double'},
         'metadata': {'label': 'ethanol'},

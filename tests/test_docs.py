@@ -1,6 +1,6 @@
 """The documentation is true: its Python runs and prints what it says, its commands exist, its tables are generated.
 
-A page may begin with comments for this runner: ``% requires: models`` for one that needs published parameters.
+A page may begin with comments for this runner: ``% requires: models`` (published parameters), ``% requires: pandas``.
 A ``text`` block right after a ``python`` block is what that block prints; ``...`` stands for anything.
 """
 
@@ -85,6 +85,8 @@ def test_python_blocks(
     path: Path, code: None, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Execute the Python blocks of a page one after the other, in one namespace and an empty directory."""
+    if '% requires: pandas' in path.read_text():
+        pytest.importorskip('pandas')
     if '% requires: models' in path.read_text() or path.name == 'README.md':
         data: Path = request.getfixturevalue('shared_data')
         monkeypatch.setenv('AIIDA_MLPOTENTIAL_MODELS', str(data / 'models' / 'torchani'))

@@ -73,13 +73,33 @@ def test_query_finds_uncertain_structures(model: ModelData, monkeypatch) -> None
     from aiida_mlpotential.data.results import ResultsData
 
     node = ResultsData()
-    node.set_array('qbc', np.array([0.001, 0.006, np.nan, 0.02]))
-    node.base.attributes.set('qbc_max', 0.02)
+    node.set_array('qbc', np.array([0.001, 0.006, np.nan, 0.02, *[0.005] * 20, *[0.03] * 20]))
+    node.base.attributes.set_many({'qbc_max': 0.03, 'model_name': 'mine'})
     monkeypatch.setattr(ResultsData, '_validate', lambda self: True)
     node.store()
-    answers = _run('query_results.py', '--spread', '0.005').output
+    answers = _run('query_results.py', '--model', 'mine', '--spread', '0.005').output
     assert f'  {node.pk}, 1: 0.006000\n  {node.pk}, 3: 0.020000\n' in answers
     assert f'{node.pk}, 0' not in answers
+    assert answers.count(': 0.030000') == 18
+    assert '  ... and 2 more' in answers
+    assert f'{node.pk}, ' not in _run('query_results.py', '--model', 'other', '--spread', '0.005').output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--code', 'none@nowhere'], '`aiida-mlpotential setup`'),
+        (['--model', '999999'], 'No'),
+        (['--model', 'ANI-3'], "there is no model 'ANI-3'"),
+    ],
+)
+def test_mistakes_are_one_sentence(model: ModelData, arguments: list[str], message: str) -> None:
+    """A Code or a model that does not exist is no traceback."""
+    for name in ('run_single_point.py', 'run_batch.py'):
+        result = _run(name, '--model', model.pk, *arguments)
+        assert result.exit_code == 1
+        assert result.output.startswith('Error: ')
+        assert message in result.output
 
 
 def test_failure_is_an_error(model: ModelData, tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def _submit(inputs: dict[str, Any]) -> None:
     except (InvalidOperation, ConnectionError) as exception:
         raise click.ClickException(f'{first_line(exception)} Or leave out --daemon.') from exception
     echo.echo_success(f'submitted SinglePointCalculation<{node.pk}> to the daemon.')
-    echo.echo(f'Follow it with `verdi process status {node.pk}`, and read it with `verdi process show {node.pk}`.')
+    echo.echo(
+        f'Follow it with `verdi process status {node.pk}`, and read its numbers with `verdi calcjob res {node.pk}`.'
+    )
 
 
 def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:

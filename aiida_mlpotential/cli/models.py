@@ -60,8 +60,10 @@ def list_models(show_all: bool) -> None:
 def install(names: tuple[str, ...], directory: Path | None) -> None:
     """Store published models in the profile.
 
-    The parameters are looked for in the directories of AIIDA_MLPOTENTIAL_MODELS, on the Hugging Face hub and in
-    a wheel on PyPI; their sha256 is checked against the published one.
+    The parameters are looked for in the directories of AIIDA_MLPOTENTIAL_MODELS, those of the configuration file
+    (~/.config/aiida-mlpotential/config.json), the cache (~/.cache/aiida-mlpotential/models), on the Hugging Face
+    hub and in a wheel on PyPI, which has ANI-1x and ANI-1ccx only. Their sha256 is checked against the registered
+    one.
     """
     from aiida_mlpotential import library
 
@@ -132,6 +134,8 @@ def install_model(name: str, steps: Steps, directory: Path | None = None) -> Mod
         except library.LibraryError as exception:
             raise click.ClickException(sentence(exception)) from exception
         step.result = f'{"in the profile already" if there else "stored"}, PK {node.pk}'
+        if there and directory is not None:
+            step.result += f'; {directory} was not looked at'
     return node
 
 

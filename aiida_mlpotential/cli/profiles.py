@@ -56,12 +56,15 @@ class DemoDirectory:
         try:
             complete = json.loads((self.path / MARKER).read_text())['complete']
         except (OSError, ValueError, KeyError, TypeError):
-            return 'unfinished' if (self.path / MARKER).is_file() else 'foreign'
+            return 'unfinished' if self._is_ours() else 'foreign'
         return 'complete' if complete is True else 'unfinished'
 
     def check(self, fresh: bool) -> None:
         """Raise a :class:`DemoError` if the directory cannot be used, or not be removed for a fresh one."""
-        state = self.state()
+        try:
+            state = self.state()
+        except OSError as exception:
+            raise DemoError(f'{self.path} cannot be read ({exception.strerror}): choose another --directory.') from None
         if state == 'foreign':
             raise DemoError(
                 f'{self.path} was not made by the demo, which neither uses nor removes it: choose another --directory.'
@@ -73,6 +76,9 @@ class DemoDirectory:
             )
         if state == 'unfinished' and not fresh:
             raise DemoError(f'{self.path} was left half-made: run `aiida-mlpotential demo --fresh` to make it anew.')
+
+    def _is_ours(self) -> bool:
+        return (self.path / MARKER).is_file()
 
     def remove(self) -> None:
         """Remove the directory, if there is one and it is the demo's."""
@@ -97,9 +103,10 @@ class DemoDirectory:
             if made:
                 self._write_marker(complete=True)
         except Exception as exception:  # AiiDA, its storage and the file system raise types that have nothing in common
+            fresh = 'make it anew with `aiida-mlpotential demo --fresh`, or ' if self._is_ours() else ''
             raise DemoError(
                 f'{self.path} cannot be used ({type(exception).__name__}: {exception}): '
-                'make it anew with `aiida-mlpotential demo --fresh`, or choose another --directory.'
+                f'{fresh}choose another --directory.'
             ) from exception
         return made
 

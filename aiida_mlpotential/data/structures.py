@@ -256,7 +256,8 @@ class StructureSetData(orm.Data):
     def get_description(self) -> str:
         """Return a line for ``verdi node show`` and the like."""
         more = '' if self.formulas_complete and len(self.formulas) <= 3 else ', ...'
-        return f'{self.n_frames} structures, {self.n_atoms} atoms: {", ".join(self.formulas[:3])}{more}'
+        plural = '' if self.n_frames == 1 else 's'
+        return f'{self.n_frames} structure{plural}, {self.n_atoms} atoms: {", ".join(self.formulas[:3])}{more}'
 
     def _validate(self) -> bool:
         """Check that the file is there and is the one that the attributes describe."""

@@ -110,8 +110,11 @@ def fetch_parameters(
         except SourceError as exception:
             reasons.append(f'{source.name}: {exception}')
             target.unlink(missing_ok=True)
+            if source.cacheable:  # it took its time, and another one is tried
+                say(reasons[-1])
             continue
-        say(f'Found {model.name} ({origin})')
+        cached = isinstance(source, CacheSource) and origin != source.name
+        say(f'Found {model.name} ({f"{source.name}; from {origin}" if cached else origin})')
         if source.cacheable:
             for cache in chosen:
                 if isinstance(cache, CacheSource):

@@ -76,7 +76,7 @@ class DirectorySource:
         """Copy or convert the first file that is right; a wrong one is reported and passed over."""
         directories = model_directories() if self._directories is None else self._directories
         if not directories:
-            raise SourceError('none is set')
+            raise SourceError('no directory is configured')
         reasons: list[str] = []
         for directory in directories:
             for file in (model.file, model.state_dict):
@@ -90,8 +90,7 @@ class DirectorySource:
                     report(f'Passed over {reason}')
                     reasons.append(reason)
         if not reasons:
-            names = ', '.join(str(directory) for directory in directories)
-            raise SourceError(f'neither {model.file} nor {model.state_dict} in {names}')
+            raise SourceError(_nothing_in(directories, model))
         raise SourceError('; '.join(reasons))
 
     def _use(self, path: Path, model: PretrainedModel, target: Path, report: Report) -> str:
@@ -103,6 +102,14 @@ class DirectorySource:
             read_state_dict(path, model).write(target)
             verify(target, model, 'its canonical form')
         return f'file: {path.name}'
+
+
+def _nothing_in(directories: Sequence[Path], model: PretrainedModel) -> str:
+    """Return that a model is in none of some directories, and which of them do not exist."""
+    there = [str(directory) for directory in directories if Path(directory).is_dir()]
+    reasons = [f'neither {model.file} nor {model.state_dict} in {", ".join(there)}'] if there else []
+    reasons += [f'{directory} is no directory' for directory in directories if not Path(directory).is_dir()]
+    return '; '.join(reasons)
 
 
 class CacheSource:
@@ -120,7 +127,7 @@ class CacheSource:
         return cache_directory() if self._directory is None else self._directory
 
     def fetch(self, model: PretrainedModel, target: Path, report: Report) -> str:
-        """Copy the cached file; a damaged one is reported and removed."""
+        """Copy the cached file; one that is damaged or outdated is reported and removed."""
         path = self.directory / model.file
         try:
             _copy(path, target)
@@ -131,7 +138,7 @@ class CacheSource:
         try:
             verify(target, model, str(path))
         except SourceError as exception:
-            report(f'The cached file is damaged and will be replaced: {exception}')
+            report(f'The cached file is not the registered version and will be replaced: {exception}')
             self._discard(path, report)
             raise
         return self._read_origin(path)
@@ -141,7 +148,7 @@ class CacheSource:
         try:
             path.unlink(missing_ok=True)
         except OSError as exception:
-            report(f'The damaged file could not be removed: {exception}')
+            report(f'The old file could not be removed: {exception}')
 
     @staticmethod
     def _read_origin(path: Path) -> str:
@@ -203,7 +210,10 @@ class HubSource:
             'hf_hub_download(repo_id=sys.argv[1], filename=sys.argv[2], local_dir=sys.argv[3], etag_timeout=5)'
         )
         probe = 'import sys; from huggingface_hub import HfApi; HfApi().model_info(sys.argv[1], timeout=5)'
-        _run_python(['-c', probe, repository], CONNECT_TIMEOUT)
+        try:
+            _run_python(['-c', probe, repository], CONNECT_TIMEOUT)
+        except SourceError as exception:
+            raise SourceError(f'not reachable ({exception})') from None
         _run_python(['-c', script, repository, file, str(directory)], DOWNLOAD_TIMEOUT)
         return directory / file
 

@@ -47,7 +47,7 @@ def test_what_cannot_be_read(water: Path, index: str, file_format: str | None, m
 def test_unknown_symbol(water: Path) -> None:
     """A symbol of no element is named."""
     water.write_text('1\n\nXx 0 0 0\n')
-    with pytest.raises(click.ClickException, match="'water.xyz' has the unknown chemical symbol 'Xx'"):
+    with pytest.raises(click.ClickException, match=r"'water.xyz' has the unknown chemical symbol 'Xx'"):
         read_structures(water, ':', None)
 
 
@@ -65,7 +65,7 @@ def test_single_structure(water: Path) -> None:
     atoms = molecule('H2O')
     atoms.positions[0, 0] = np.nan
     ase.io.write(water, atoms)
-    with pytest.raises(click.ClickException, match="the structure of 'water.xyz' has coordinates that are not finite"):
+    with pytest.raises(click.ClickException, match=r"the structure of 'water.xyz' has coordinates that are not finite"):
         single_structure(read_structures(water, ':', None), water)
 
 

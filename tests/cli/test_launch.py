@@ -136,6 +136,7 @@ def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke
     assert process.__name__ == 'SinglePointCalculation'
     assert inputs['parameters'] == {'num_threads': 1}
     assert 'Success: submitted SinglePointCalculation<' in result.output
+    assert '`verdi calcjob res ' in result.output
 
 
 @pytest.mark.parametrize(

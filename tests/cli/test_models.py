@@ -69,7 +69,14 @@ def test_install_says_what_is_done(emt: ModelData, invoke, monkeypatch, tmp_path
 def test_install_of_what_is_there(installed: ModelData, invoke, monkeypatch) -> None:
     """A second installation says that there was nothing to do."""
     monkeypatch.setattr(library, 'get_model', lambda name, sources=None, report=None: installed)
-    assert f'in the profile already, PK {installed.pk}' in invoke('models', 'install', 'ANI-1x').output
+    assert f'in the profile already, PK {installed.pk} (' in invoke('models', 'install', 'ANI-1x').output
+
+
+def test_directory_that_is_not_needed(installed: ModelData, invoke, monkeypatch, tmp_path: Path) -> None:
+    """Where the model is there already, nobody looks into the directory, and that is said."""
+    monkeypatch.setattr(library, 'get_model', lambda name, sources=None, report=None: installed)
+    output = invoke('models', 'install', 'ANI-1x', '--from', tmp_path).output
+    assert f'in the profile already, PK {installed.pk}; {tmp_path} was not looked at (' in output
 
 
 def test_install_from_an_empty_directory(aiida_profile_clean, invoke, tmp_path: Path) -> None:

@@ -121,8 +121,20 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
     with pytest.raises(DemoError, match='was not made by the demo'):
         DemoDirectory(tmp_path / 'file').check(fresh=False)
-    with pytest.raises(DemoError, match=r'cannot be used \(NotADirectoryError'):
+    with pytest.raises(DemoError, match=r'cannot be used \(NotADirectoryError') as caught:
         DemoDirectory(tmp_path / 'file' / 'demo').open()
+    assert '--fresh' not in caught.value.message  # there is nothing to make anew
+
+
+def test_directory_without_permission(tmp_path: Path, monkeypatch) -> None:
+    """One that cannot be read is said as such."""
+
+    def fail(self: DemoDirectory) -> None:
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(DemoDirectory, 'state', fail)
+    with pytest.raises(DemoError, match=r'cannot be read \(Permission denied\): choose another --directory'):
+        DemoDirectory(tmp_path / 'demo').open()
 
 
 def test_path_that_aiida_would_split(tmp_path: Path) -> None:

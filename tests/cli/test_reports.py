@@ -120,8 +120,6 @@ def test_failure_has_its_message(localhost: orm.Computer, state, status: int | N
 
 def test_outcome_of_a_step(localhost: orm.Computer, monkeypatch) -> None:
     """The progress line of a calculation says how it ended: well, in part or not at all."""
-    results: Results | None = None
-    monkeypatch.setattr(reports, '_results_of', lambda node: results)
     partial = Results([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)])
     cases = (
         (0, None, 'good', ' finished'),
@@ -130,6 +128,7 @@ def test_outcome_of_a_step(localhost: orm.Computer, monkeypatch) -> None:
         (400, partial, 'partial', ', 1 of 2 evaluated, 1 failed'),
     )
     for status, results, state, words in cases:
+        monkeypatch.setattr(reports, '_results_of', lambda _, results=results: results)
         node = _node(localhost, ProcessState.FINISHED, status, '')
         step = Step('Calculation', Steps(io.StringIO()))
         reports.show_outcome(step, node)

@@ -67,6 +67,7 @@ def test_model_is_stored_once(sample, wheel):
     assert (node.licence, node.method, node.doi) == ('MIT', 'none', '10.1/x')
     assert node.source_text == 'PyPI: torchani==2.0'
     assert node.base.repository.get_object_content('parameters/anitest.npz', mode='rb') == sample.content
+    assert 'hub: no answer within 10 s' in lines
     assert lines[-1] == 'Found ANI-test (PyPI: torchani==2.0)'
     assert get_model('ANI-test', sources=()).pk == node.pk == find_model('ANI-test').pk
     assert orm.QueryBuilder().append(ModelData).count() == 1
@@ -79,7 +80,9 @@ def test_second_profile_needs_no_download(sample, wheel, aiida_profile_clean):
     get_model('ANI-test', sources=chosen)
     aiida_profile_clean.reset_storage()
     assert find_model('ANI-test') is None
-    node = get_model('ANI-test', sources=chosen)
+    lines = []
+    node = get_model('ANI-test', sources=chosen, report=lines.append)
+    assert lines == ['Found ANI-test (cache; from PyPI: torchani==2.0)']
     assert node.source_text == 'PyPI: torchani==2.0'
     assert len(wheel) == 1
 
@@ -89,7 +92,7 @@ def test_damaged_cache_is_replaced(sample, wheel, tmp_path):
     path = sample.put(cache.directory, b'damaged')
     fetch_parameters(sample.model, tmp_path / 'x', (cache, WheelSource()), lines.append)
     assert path.read_bytes() == sample.content
-    assert lines[0].startswith('The cached file is damaged')
+    assert lines[0].startswith('The cached file is not the registered version')
     assert len(wheel) == 1
 
 
