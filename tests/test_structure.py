@@ -29,7 +29,6 @@ UNTESTED_BY_NAME: dict[str, str] = {
     'calculations/base.py': 'abstract, tested through its subclass in calculations/test_single_point.py',
     'data/formulas.py': 'attributes of StructureSetData, tested in data/test_structures.py',
     'data/frame_result.py': 'what ResultsData.frame() returns, tested in data/test_results.py',
-    'data/npy.py': 'how ResultsData checks its files, tested in data/test_results.py',
     'data/statistics.py': 'attributes of ResultsData, tested in data/test_results.py',
     'parsers/base.py': 'abstract, tested through its subclass in parsers/test_single_point.py',
     'worker/backends/base.py': 'abstract, tested through worker/test_testing.py and every backend',

@@ -1,9 +1,6 @@
 """Tests of the results node."""
 
 import builtins
-import io
-import pickle
-import time
 import tracemalloc
 
 import ase.io
@@ -11,14 +8,12 @@ import numpy as np
 import pytest
 from aiida import orm
 from aiida.common.exceptions import ModificationNotAllowed, ValidationError
-from aiida.common.links import LinkType
-from ase.build import bulk, molecule
+from ase.build import molecule
 
 from aiida_mlpotential.data.results import FrameResult, ResultsData, ResultsError
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import QUANTITIES
 
 pytestmark = pytest.mark.usefixtures('aiida_profile')
 
@@ -30,73 +25,6 @@ INFO = {
 }
 #: Water, a structure that failed, periodic copper, and one that was not reached.
 LABELS = ('water', 'bad', 'copper', 'late')
-
-
-@pytest.fixture
-def frames():
-    return Frames.from_ase([molecule('H2O'), molecule('H2'), bulk('Cu'), molecule('CH4')], LABELS)
-
-
-@pytest.fixture
-def arrays(frames):
-    return make_arrays(frames, [FrameStatus.OK, FrameStatus.ATOMS_TOO_CLOSE, FrameStatus.OK, FrameStatus.PENDING])
-
-
-def make_arrays(frames, status):
-    rng, n, n_atoms, m = np.random.default_rng(4), len(frames), frames.n_atoms, 4
-    members = np.asfortranarray(rng.normal(-100, 1, size=(m, n)))
-    arrays = {
-        'energies': members.mean(axis=0),
-        'forces': rng.normal(size=(n_atoms, 3)).astype('f4'),
-        'stress': rng.normal(size=(n, 3, 3)),
-        'member_energies': members,
-        'energy_std': members.std(axis=0, ddof=1),
-        'qbc': members.std(axis=0, ddof=1) / np.sqrt(np.maximum(frames.counts, 1)),
-        'forces_std': rng.random((n_atoms, 3)).astype('f4'),
-    }
-    arrays['stress'] += arrays['stress'].transpose(0, 2, 1)
-    arrays['stress'][~frames.pbc.all(axis=1)] = np.nan
-    status = np.array(status, dtype='i1')
-    for name, array in arrays.items():
-        kind = QUANTITIES[name].shape
-        if kind == 'atom3':
-            array[np.repeat(status != 0, frames.counts)] = np.nan
-        elif kind == 'member':
-            array[:, status != 0] = np.nan
-        else:
-            array[status != 0] = np.nan
-    return {**arrays, 'status': status, 'offsets': np.asarray(frames.offsets, dtype='<i8')}
-
-
-def npy(array, **kwargs):
-    stream = io.BytesIO()
-    np.save(stream, array, **kwargs)
-    return stream.getvalue()
-
-
-def make_folder(arrays, **files):
-    """Return a stored folder with arrays, and raw contents that replace them; ``None`` leaves a file out."""
-    contents = {**{name: npy(array) for name, array in arrays.items()}, **files}
-    folder = orm.FolderData()
-    for name, content in contents.items():
-        if content is not None:
-            folder.base.repository.put_object_from_filelike(io.BytesIO(content), f'arrays/{name}.npy')
-    return folder.store()
-
-
-def attach(results, structures, link='structures'):
-    """Store results as the output of a job with these structures."""
-    job = orm.CalcJobNode(process_type='aiida.calculations:mlpotential.single_point')
-    job.base.links.add_incoming(structures.store(), LinkType.INPUT_CALC, link)
-    job.store()
-    results.base.links.add_incoming(job, LinkType.CREATE, 'results')
-    return results.store()
-
-
-@pytest.fixture
-def results(arrays, frames):
-    structures = StructureSetData.from_frames(frames)
-    return attach(ResultsData.from_folder(make_folder(arrays), INFO, structures_info=structures.info), structures)
 
 
 def test_arrays_are_those_of_the_folder(results, arrays):
@@ -112,7 +40,7 @@ def test_arrays_are_those_of_the_folder(results, arrays):
     assert bool(loaded) is True
 
 
-def test_bytes_are_shared_with_the_folder(arrays):
+def test_bytes_are_shared_with_the_folder(arrays, make_folder):
     """The repository keeps equal content once, so the results take no space of their own."""
     folder = make_folder(arrays)
     results = ResultsData.from_folder(folder, INFO).store()
@@ -145,7 +73,7 @@ def test_attributes(results, arrays):
     assert results.get_description() == '2 of 4 structures with ANI-x'
 
 
-def test_values_of_failed_frames_do_not_count(frames, arrays):
+def test_values_of_failed_frames_do_not_count(frames, arrays, make_folder):
     """Even if a worker had left numbers there."""
     for name, value in (('energies', -1e9), ('energy_std', 1e9), ('qbc', 1e9)):
         arrays[name][1] = value
@@ -155,7 +83,7 @@ def test_values_of_failed_frames_do_not_count(frames, arrays):
     assert max(attributes.get(key) for key in ('energy_std_max', 'energy_std_mean', 'qbc_max', 'force_max')) < 1e3
 
 
-def test_no_frame_succeeded(frames):
+def test_no_frame_succeeded(frames, make_arrays, make_folder):
     folder = make_folder(make_arrays(frames, [FrameStatus.PENDING] * 4))
     results = ResultsData.from_folder(folder, INFO).store()
     attributes = results.base.attributes.all
@@ -165,7 +93,7 @@ def test_no_frame_succeeded(frames):
     assert all(not results.frame(index).ok for index in range(4))
 
 
-def test_only_energies(arrays):
+def test_only_energies(arrays, make_folder):
     few = {name: arrays[name] for name in ('energies', 'status', 'offsets')}
     results = ResultsData.from_folder(make_folder(few), {**INFO, 'messages': {}}).store()
     for name in ('forces', 'stress', 'member_energies', 'energy_std', 'qbc', 'forces_std'):
@@ -230,7 +158,7 @@ def test_to_ase(results, arrays, frames):
     assert copper == frames.to_ase(2)
 
 
-def test_structures_of_results(arrays, frames):
+def test_structures_of_results(arrays, frames, make_folder):
     results = ResultsData.from_folder(make_folder(arrays), INFO)
     with pytest.raises(ValueError, match='not linked to their structures'):
         results.to_ase()
@@ -240,7 +168,7 @@ def test_structures_of_results(arrays, frames):
         results.iter_ase(frames.select([0]))
 
 
-def test_single_structure(frames):
+def test_single_structure(frames, make_arrays, make_folder, attach):
     one = frames.select([2])
     results = ResultsData.from_folder(make_folder(make_arrays(one, [FrameStatus.OK])), {**INFO, 'messages': {}})
     structure = orm.StructureData(ase=one.to_ase(0))
@@ -270,7 +198,7 @@ def test_to_dataframe(results, arrays):
     assert np.isnan(table['max_force'][1])
 
 
-def test_to_dataframe_without_structures(arrays):
+def test_to_dataframe_without_structures(arrays, make_folder):
     pytest.importorskip('pandas')
     results = ResultsData.from_folder(make_folder({k: v for k, v in arrays.items() if k != 'forces'}), INFO)
     table = results.to_dataframe()
@@ -301,7 +229,7 @@ def test_write_extxyz(results, tmp_path, arrays):
     assert images[1].info['message'] == INFO['messages']['1']
 
 
-def test_max_forces_with_empty_frames(frames):
+def test_max_forces_with_empty_frames(frames, make_arrays, make_folder):
     some = Frames.from_ase([ase.Atoms(), molecule('H2O'), ase.Atoms(), ase.Atoms('H'), ase.Atoms()])
     arrays = make_arrays(some, [FrameStatus.EMPTY, FrameStatus.OK, FrameStatus.EMPTY, FrameStatus.OK, 5])
     results = ResultsData.from_folder(make_folder(arrays), INFO).store()
@@ -310,82 +238,19 @@ def test_max_forces_with_empty_frames(frames):
     assert results.base.attributes.get('force_max') == pytest.approx(norms.max(), rel=1e-6)
 
 
-class Hostile:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
-
-
-def test_object_arrays_are_never_unpickled(arrays, tmp_path):
-    content = npy(np.array([Hostile(tmp_path / 'pwned')] * 4, dtype=object), allow_pickle=True)
-    for name in ('energies', 'status', 'offsets', 'forces'):
-        with pytest.raises(ResultsError, match=rf'{name}.npy holds values of type \|O, expected'):
-            ResultsData.from_folder(make_folder(arrays, **{name: content}), INFO)
-    with pytest.raises(ResultsError, match=r'energies\.npy is no array'):
-        ResultsData.from_folder(make_folder(arrays, energies=pickle.dumps(Hostile(tmp_path / 'pwned'))), INFO)
-    assert not (tmp_path / 'pwned').exists()
-
-
-@pytest.mark.parametrize(
-    ('name', 'change', 'message'),
-    [
-        ('energies', lambda a: npy(a)[:-3], r'energies.npy is truncated: 157 bytes, expected 160'),
-        ('forces', lambda a: npy(a) + b'x', r'forces.npy is too long'),
-        ('energies', lambda a: npy(a)[:40], r'energies.npy is no array file'),
-        ('energies', lambda a: b'', r'energies.npy is no array file'),
-        ('energies', lambda a: npy(a).replace(b"'shape': (4,)", b"'shape': (-4)"), r'energies.npy is no array file'),
-        ('energies', lambda a: npy(a[:2]), r'energies.npy has shape \(2,\), expected \(4,\) for 4 structures'),
-        ('energies', lambda a: npy(a.astype('f4')), r'energies.npy holds values of type <f4, expected <f8'),
-        ('energies', lambda a: npy(a.astype('c16')), r'energies.npy holds values of type <c16'),
-        ('forces', lambda a: npy(a.astype('f2')), r'forces.npy holds values of type <f2, expected <f8 or <f4'),
-        ('forces', lambda a: npy(a[:-1]), r'forces.npy has shape \(10, 3\), expected \(11, 3\)'),
-        ('forces', lambda a: npy(np.asfortranarray(a)), r'forces.npy is in Fortran order'),
-        ('stress', lambda a: npy(a[:, :2]), r'stress.npy has shape \(4, 2, 3\), expected \(4, 3, 3\)'),
-        ('member_energies', lambda a: npy(a[:, :2]), r'has shape \(4, 2\), expected \(members, 4\)'),
-        ('member_energies', lambda a: npy(a[0]), r'has shape \(4,\), expected \(members, 4\)'),
-        ('status', lambda a: npy(a[:2]), r'status.npy has shape'),
-        ('status', lambda a: npy(a + np.int8(77)), r'status.npy has the value 77, which no status has'),
-        ('offsets', lambda a: npy(a[::-1].copy()), r'offsets.npy must rise from 0'),
-        ('offsets', lambda a: npy(a[:1]), r'offsets.npy must rise from 0'),
-        ('offsets', lambda a: npy(a[:-1]), r'has shape'),
-        ('energies', lambda a: None, r'the array energies.npy is missing'),
-        ('status', lambda a: None, r'the array status.npy is missing'),
-        ('offsets', lambda a: None, r'the array offsets.npy is missing'),
-    ],
-)
-def test_damaged_arrays(arrays, name, change, message):
-    with pytest.raises(ResultsError, match=message) as caught:
-        ResultsData.from_folder(make_folder(arrays, **{name: change(arrays[name])}), INFO)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_missing_folder():
-    with pytest.raises(ResultsError, match="there is no folder 'arrays'"):
-        ResultsData.from_folder(orm.FolderData().store(), INFO)
-
-
 @pytest.mark.parametrize('info', [{}, {'model': None}, {'model': {'name': 'x'}}, {**INFO, 'messages': {'x': 'y'}}])
-def test_incomplete_info(arrays, info):
+def test_incomplete_info(arrays, info, make_folder):
     with pytest.raises(ResultsError, match='the results file is incomplete'):
         ResultsData.from_folder(make_folder(arrays), info)
 
 
-def test_messages_are_bounded(frames):
+def test_messages_are_bounded(frames, make_arrays, make_folder):
     many = frames.select(np.zeros(150, dtype=int))
     folder = make_folder(make_arrays(many, [FrameStatus.BACKEND_FAILED] * 150))
     info = {**INFO, 'messages': {str(index): 'no' for index in reversed(range(150))}}
     results = ResultsData.from_folder(folder, info)
     assert sorted(results.messages) == list(range(100))
     assert results.frame(149).message == FrameStatus.BACKEND_FAILED.help
-
-
-def test_unknown_files_are_left_alone(arrays):
-    results = ResultsData.from_folder(make_folder(arrays, other=b'not mine'), INFO)
-    assert 'other' not in results.get_arraynames()
 
 
 def test_validation_and_immutability(results):
@@ -405,21 +270,19 @@ def _many(n):
     )
 
 
-def test_a_hundred_thousand_structures_in_bounded_memory():
+def test_a_hundred_thousand_structures_in_bounded_memory(make_arrays, make_folder):
     n = 100_000
     frames = _many(n)
     folder = make_folder(make_arrays(frames, [0] * n))
     tracemalloc.start()
-    start = time.perf_counter()
     results = ResultsData.from_folder(folder, INFO)
-    elapsed, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert results.n_ok == n
-    assert elapsed < 20  # a second or two on a quiet machine
     assert peak < 60e6  # the forces, or their deviations in double precision, alone are 41 MB in double precision
 
 
-def test_table_of_many_structures():
+def test_table_of_many_structures(make_arrays, make_folder):
     pytest.importorskip('pandas')
     n = 10_000
     frames = _many(n)
