@@ -171,6 +171,7 @@ def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(ru
     )
     assert node.exit_status == SinglePointCalculation.exit_codes.ERROR_RESULTS_MISSING.status
     assert 'results' not in node.outputs
+    assert 'arrays' not in node.outputs.retrieved.base.repository.list_object_names()
 
 
 def test_the_parent_of_another_job_gives_nothing(run):
