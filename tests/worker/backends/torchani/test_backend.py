@@ -19,7 +19,9 @@ pytest.importorskip('torch', reason='the torchani extra is not installed')
 from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Settings
 from aiida_mlpotential.worker.backends.torchani import backend as module
+from aiida_mlpotential.worker.backends.torchani import networks
 from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
+from aiida_mlpotential.worker.backends.torchani.interop import from_torchani
 from aiida_mlpotential.worker.errors import FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.registry import PRETRAINED
@@ -47,6 +49,15 @@ def published(shared_data, tmp_path_factory) -> Path:
         parameters = read_state_dict(shared_data / 'models' / 'torchani' / model.state_dict, model)
         parameters.write(directory / 'model' / model.file)
     return directory
+
+
+@pytest.fixture
+def random_weights(random_model, tmp_path) -> Path:
+    """Return a work directory with two members of random weights under the name of a published model."""
+    (tmp_path / 'model').mkdir()
+    parameters = from_torchani(random_model(2, PRETRAINED['ANI-1ccx'].elements))
+    parameters.write(tmp_path / 'model' / PRETRAINED['ANI-1ccx'].file)
+    return tmp_path
 
 
 @pytest.fixture(scope='session')
@@ -90,8 +101,8 @@ def test_published_numbers(published, reference, name, precision, energy, force,
                 np.testing.assert_allclose(result.stress[position], stress, rtol=0, atol=force / 100)
 
 
-@pytest.mark.parametrize('name', ['ANI-1ccx', 'ANI-2x'])
-def test_it_keeps_the_contract(published, name):
+def _mixture() -> Frames:
+    """Return molecules, an atom and a crystal."""
     random = np.random.default_rng(6)
     water = Atoms('OH2', positions=[[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
     structures = [water.copy(), Atoms('CH3OH', positions=random.normal(scale=1.6, size=(6, 3))), Atoms('N')]
@@ -101,28 +112,40 @@ def test_it_keeps_the_contract(published, name):
     structures.append(crystal)
     for atoms in structures:
         atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
-    backend = _load(published, name, precision='double')
-    check_backend(backend, Frames.from_ase(structures), Tolerances(energy=1e-8, forces=1e-7, derivative=1e-4))
+    return Frames.from_ase(structures)
+
+
+@pytest.mark.parametrize('name', ['ANI-1ccx', 'ANI-2x'])
+def test_published_models_keep_the_contract(published, name):
+    check_backend(
+        _load(published, name, precision='double'), _mixture(), Tolerances(energy=1e-8, forces=1e-7, derivative=1e-4)
+    )
+
+
+def test_random_weights_keep_the_contract(random_weights, monkeypatch):
+    monkeypatch.setattr(networks, 'TORCH_SLOPE', 1.0)  # large forces show torch's rounding of the slope
+    limits = Tolerances(energy=1e-8, forces=1e-7, derivative=1e-3)
+    check_backend(_load(random_weights, precision='double'), _mixture(), limits)
 
 
 def _frames(atoms=3):
     return Frames.from_ase([Atoms(f'H{atoms}', positions=np.arange(3 * atoms).reshape(-1, 3))])
 
 
-def test_a_missing_gpu_is_an_error(published, monkeypatch):
+def test_a_missing_gpu_is_an_error(random_weights, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(WorkerError, match='device_fallback') as caught:
-        _load(published, device='cuda:0')
+        _load(random_weights, device='cuda:0')
     assert caught.value.label == 'ERROR_DEVICE_MISSING'
 
 
-def test_a_missing_gpu_is_replaced_if_that_is_allowed(published, monkeypatch):
+def test_a_missing_gpu_is_replaced_if_that_is_allowed(random_weights, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    backend = _load(published, device='cuda', device_fallback=True)
+    backend = _load(random_weights, device='cuda', device_fallback=True)
     assert backend.device == 'cpu'
     assert 'computed on the CPU' in backend.notes[0]
 
@@ -148,18 +171,18 @@ def test_a_damaged_file_is_named(tmp_path, content):
     assert caught.value.label == 'ERROR_MODEL_CORRUPT'
 
 
-def test_parameters_for_other_elements_are_refused(published):
+def test_parameters_for_other_elements_are_refused(random_weights):
     entry = PRETRAINED['ANI-1ccx']
     spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, ('H', 'C'), 8, 'Hartree')
     with pytest.raises(WorkerError, match='not H, C'):
-        get_backend('torchani').load(spec, published, Settings(device='cpu'))
+        get_backend('torchani').load(spec, random_weights, Settings(device='cpu'))
 
 
-def test_parameters_in_other_units_are_refused(published):
+def test_parameters_in_other_units_are_refused(random_weights):
     entry = PRETRAINED['ANI-1ccx']
     spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, entry.elements, 8, 'eV')
     with pytest.raises(WorkerError, match='Hartree and angstrom, not eV'):
-        get_backend('torchani').load(spec, published, Settings(device='cpu'))
+        get_backend('torchani').load(spec, random_weights, Settings(device='cpu'))
 
 
 def test_single_precision_holds_where_there_is_nothing_to_see(published):
@@ -174,40 +197,40 @@ def test_single_precision_holds_where_there_is_nothing_to_see(published):
     assert (difference < 5e-6).all()
 
 
-def test_the_threads_are_those_asked_for(published):
-    assert _load(published, num_threads=1).num_threads == 1
+def test_the_threads_are_those_asked_for(random_weights):
+    assert _load(random_weights, num_threads=1).num_threads == 1
 
 
 @pytest.mark.parametrize('text', ["DefaultCPUAllocator: can't allocate memory", 'CUDA out of memory. Tried'])
-def test_out_of_memory_is_recognised(published, monkeypatch, text):
+def test_out_of_memory_is_recognised(random_weights, monkeypatch, text):
     def fail(*_):
         raise RuntimeError(text)
 
-    backend = _load(published)
+    backend = _load(random_weights)
     monkeypatch.setattr(backend._engine, 'evaluate', fail)
     with pytest.raises(OutOfMemory):
         backend.evaluate(_frames(), frozenset())
 
 
-def test_a_batch_beyond_the_memory_is_not_tried(published, monkeypatch):
-    backend = _load(published)
+def test_a_batch_beyond_the_memory_is_not_tried(random_weights, monkeypatch):
+    backend = _load(random_weights)
     monkeypatch.setattr(module, '_LARGE', 2)
     monkeypatch.setattr(module, 'available_memory', lambda: 1)
     with pytest.raises(OutOfMemory, match='MB are needed'):
         backend.evaluate(_frames(), frozenset())
 
 
-def test_frames_of_the_same_elements_are_neighbours(published):
+def test_frames_of_the_same_elements_are_neighbours(random_weights):
     frames = Frames.from_ase([Atoms(symbols) for symbols in ('H2', 'CO', 'H3', 'OC', 'H2CO')])
-    keys = _load(published).batch_key(frames)
+    keys = _load(random_weights).batch_key(frames)
     assert keys[0] == keys[2] and keys[1] == keys[3]
     assert len(set(keys.tolist())) == 3
 
 
-def test_the_defaults_say_what_they_are(published):
-    backend = _load(published)
+def test_the_defaults_say_what_they_are(random_weights):
+    backend = _load(random_weights)
     assert dataclasses.asdict(Settings())['precision'] == 'single'
-    assert (backend.precision, backend.n_members, backend.details()['cutoff']) == ('single', 8, 5.2)
+    assert (backend.precision, backend.n_members, backend.details()['cutoff']) == ('single', 2, 5.1)
 
 
 @pytest.mark.slow
