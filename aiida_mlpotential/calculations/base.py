@@ -224,7 +224,7 @@ class MlpotentialCalculation(CalcJob):
             folder.create_file_from_filelike(io.BytesIO(worker_archive()), schema.WORKER_FILE, mode='wb')
             codeinfo.cmdline_params.insert(0, schema.WORKER_FILE)
         calcinfo.codes_info = [codeinfo]
-        calcinfo.remote_copy_list = self._resume_list()
+        calcinfo.remote_copy_list = self._resume_list(folder)
         calcinfo.retrieve_list = [
             schema.RESULTS_FILE,
             schema.SUMMARY_FILE,
@@ -234,11 +234,12 @@ class MlpotentialCalculation(CalcJob):
         ]
         return calcinfo
 
-    def _resume_list(self) -> list[tuple[str, str, str]]:
+    def _resume_list(self, folder: Folder) -> list[tuple[str, str, str]]:
         """Return what to copy from the work directory of an earlier run; the worker checks that it fits."""
         parent: orm.RemoteData | None = self.inputs.get('parent_folder')
         if parent is None:
             return []
+        folder.get_subfolder(schema.PARENT_DIRECTORY, create=True)  # over SSH nobody else makes it
         path = parent.get_remote_path()
         name = schema.ARRAYS_DIRECTORY
         return [(parent.computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}')]  # type: ignore[union-attr]

@@ -27,6 +27,7 @@ from .schema import (
     FORMAT_VERSION,
     FRAMES_FILE,
     MAX_MESSAGES,
+    PARENT_DIRECTORY,
     QUANTITIES,
     RESULTS_FILE,
     RESULTS_VERSION,
@@ -201,6 +202,8 @@ class Runner:
         done = int(np.sum(store.status != FrameStatus.PENDING))
         if done:
             self.content['notes'].append(f'went on with the results of {done} structures of an earlier run')
+        elif (self._directory / PARENT_DIRECTORY).exists():
+            self.content['notes'].append('the parent folder has no results of this very job: began anew')
 
     def _describe(self, backend: Backend, names: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
         self.content['model']['ensemble_size'] = backend.n_members

@@ -154,6 +154,8 @@ def test_an_unfinished_job_is_continued_where_it_stopped(run):
     outputs, node = run(structures=structures, parent_folder=first.outputs.remote_folder)
     assert node.is_finished_ok, node.exit_message
     assert 'went on with the results of 3 structures' in outputs['output_parameters']['notes'][0]
+    # the directory that the arrays are copied into must be sent: over SSH nobody else makes it
+    assert 'parent' in node.base.repository.list_object_names()
     # EMT keeps a neighbour list between calls, so that the order of summation depends on what came before
     np.testing.assert_allclose(outputs['results'].energies, first.outputs.results.energies, rtol=0, atol=1e-13)
 
@@ -179,7 +181,7 @@ def test_the_parent_of_another_job_gives_nothing(run):
     others = StructureSetData.from_ase(_structures(6)[3:])
     outputs, node = run(structures=others, parent_folder=first.outputs.remote_folder)
     assert node.is_finished_ok, node.exit_message
-    assert outputs['output_parameters']['notes'] == []
+    assert outputs['output_parameters']['notes'] == ['the parent folder has no results of this very job: began anew']
 
 
 def test_optional_inputs_may_be_none(run):
