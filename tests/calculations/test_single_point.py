@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.folders import SandboxFolder
 from aiida.engine import run_get_node
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -154,10 +157,23 @@ def test_an_unfinished_job_is_continued_where_it_stopped(run):
     outputs, node = run(structures=structures, parent_folder=first.outputs.remote_folder)
     assert node.is_finished_ok, node.exit_message
     assert 'went on with the results of 3 structures' in outputs['output_parameters']['notes'][0]
-    # the directory that the arrays are copied into must be sent: over SSH nobody else makes it
-    assert 'parent' in node.base.repository.list_object_names()
     # EMT keeps a neighbour list between calls, so that the order of summation depends on what came before
     np.testing.assert_allclose(outputs['results'].energies, first.outputs.results.energies, rtol=0, atol=1e-13)
+
+
+def test_the_directory_for_the_arrays_of_the_parent_is_sent(python_code, emt_model, localhost, tmp_path):
+    """Over SSH nobody else makes it, and the copy into it fails."""
+    inputs = {
+        'code': python_code,
+        'model': emt_model,
+        'structure': orm.StructureData(ase=bulk('Cu')),
+        'parent_folder': orm.RemoteData(computer=localhost, remote_path=str(tmp_path)).store(),
+    }
+    process = instantiate_process(get_manager().get_runner(), SinglePointCalculation, **inputs)
+    with SandboxFolder() as folder:
+        calcinfo = process.prepare_for_submission(folder)
+        assert (Path(folder.abspath) / 'parent').is_dir()
+    assert [item[2] for item in calcinfo.remote_copy_list] == ['parent/arrays']
 
 
 def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(run, localhost, emt_model):
