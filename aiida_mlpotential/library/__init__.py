@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from .core import fetch_parameters, find_model, get_model, list_models, resolve_name
-from .settings import MODELS_VARIABLE, cache_directory, config_file, model_directories
+from .settings import MODELS_VARIABLE, LibraryError, cache_directory, config_file, model_directories
 from .sources import (
     CacheSource,
     DirectorySource,
     HubSource,
-    LibraryError,
     Report,
     Source,
     SourceError,

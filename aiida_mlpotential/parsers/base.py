@@ -107,8 +107,9 @@ class MlpotentialParser(Parser):
         if 'counts' not in info and info['state'] in ('starting', 'failed'):
             return None
         self._check_belongs(info)
-        results = ResultsData.from_folder(self.retrieved, info, structures_info=self._structures_info())
-        expected = self._structures_info()['n_frames'], self._structures_info()['n_atoms']
+        structures = self._structures_info()
+        results = ResultsData.from_folder(self.retrieved, info, structures_info=structures)
+        expected = structures['n_frames'], structures['n_atoms']
         if (len(results), int(results.offsets[-1])) != expected:
             raise ResultsError(f'the results are for {len(results)} structures, the job has {expected[0]}')
         return results
