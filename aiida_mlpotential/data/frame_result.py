@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.schema import QUANTITIES
+from aiida_mlpotential.worker.storage import hessian_offsets
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,6 +30,9 @@ class FrameResult:
     :ivar energy_std: sample standard deviation over the members (ddof = 1)
     :ivar qbc: ``energy_std`` over the square root of the number of atoms
     :ivar forces_std: ``(N, 3)``
+    :ivar atomic_energies: ``(N,)``
+    :ivar charges: ``(N,)``, elementary charges
+    :ivar hessian: ``(3 N, 3 N)``, eV/angstrom^2
     """
 
     index: int
@@ -40,6 +46,33 @@ class FrameResult:
     energy_std: float | None = None
     qbc: float | None = None
     forces_std: Array | None = None
+    atomic_energies: Array | None = None
+    charges: Array | None = None
+    hessian: Array | None = None
+
+    @classmethod
+    def from_arrays(cls, index: int, message: str, offsets: Array, arrays: Mapping[str, Array]) -> FrameResult:
+        """Return the part that one structure, which was evaluated, has of the arrays of all.
+
+        :param offsets: ``(n + 1,)``
+        :param arrays: by name, keys of ``QUANTITIES``
+        """
+        start, stop = (int(value) for value in offsets[index : index + 2])
+        values: dict[str, Any] = {}
+        for name, array in arrays.items():
+            shape = QUANTITIES[name].shape
+            if shape == 'member':
+                values[name] = array[:, index].copy()
+            elif shape == 'frame':
+                values[name] = float(array[index])
+            elif shape == 'frame33':
+                values[name] = array[index].copy() if np.isfinite(array[index]).all() else None
+            elif shape == 'hessian':
+                begin, end = hessian_offsets(offsets)[index : index + 2]
+                values[name] = array[begin:end].reshape(3 * (stop - start), -1).copy()
+            else:
+                values[name] = array[start:stop].copy()
+        return cls(index, FrameStatus.OK, message, stop - start, energy=values.pop('energies'), **values)
 
     @property
     def ok(self) -> bool:
@@ -74,6 +107,7 @@ def atoms_with_results(frames: Frames, index: int, result: FrameResult) -> Atoms
     for key in ('energy_std', 'qbc', 'member_energies'):
         if getattr(result, key) is not None:
             atoms.info[key] = getattr(result, key)
-    if result.forces_std is not None:
-        atoms.arrays['forces_std'] = result.forces_std
+    for key in ('forces_std', 'atomic_energies', 'charges'):
+        if getattr(result, key) is not None:
+            atoms.arrays[key] = getattr(result, key)
     return atoms

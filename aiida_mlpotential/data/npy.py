@@ -13,6 +13,7 @@ import numpy.typing as npt
 from aiida.orm.nodes.repository import NodeRepository
 
 from aiida_mlpotential.worker.schema import QUANTITIES
+from aiida_mlpotential.worker.storage import hessian_offsets
 
 Array = npt.NDArray[Any]
 
@@ -100,12 +101,19 @@ def check_offsets(offsets: Array) -> Array:
     return offsets
 
 
-def check_shapes(files: Mapping[str, NpyFile], n_frames: int, n_atoms: int) -> None:
+def check_shapes(files: Mapping[str, NpyFile], offsets: Array) -> None:
     """Check the shape of every array against the numbers of structures and atoms.
 
     :raises ResultsError: if one does not fit
     """
-    shapes = {'frame': (n_frames,), 'frame33': (n_frames, 3, 3), 'atom3': (n_atoms, 3)}
+    n_frames, n_atoms = len(offsets) - 1, int(offsets[-1])
+    shapes = {
+        'frame': (n_frames,),
+        'frame33': (n_frames, 3, 3),
+        'atom': (n_atoms,),
+        'atom3': (n_atoms, 3),
+        'hessian': (int(hessian_offsets(offsets)[-1]),),
+    }
     for name, file in files.items():
         if name == 'offsets':
             continue

@@ -92,7 +92,7 @@ class ResultsData(orm.ArrayData):
             if f'{name}.npy' in there or name in ('offsets', 'status', 'energies')
         }
         offsets = check_offsets(files['offsets'].load())
-        check_shapes(files, len(offsets) - 1, int(offsets[-1]))
+        check_shapes(files, offsets)
         status = files['status'].load()
         unknown = set(np.unique(status).tolist()) - {int(item) for item in FrameStatus}
         if unknown:
@@ -149,6 +149,21 @@ class ResultsData(orm.ArrayData):
     def forces_std(self) -> Array | None:
         """Return the standard deviation of each force component, ``(A, 3)``, eV/angstrom, or ``None``."""
         return self._optional('forces_std')
+
+    @property
+    def atomic_energies(self) -> Array | None:
+        """Return the energy of each atom, ``(A,)``, eV, or ``None``; they sum to the energy."""
+        return self._optional('atomic_energies')
+
+    @property
+    def charges(self) -> Array | None:
+        """Return the partial charge of each atom, ``(A,)``, elementary charges, or ``None``."""
+        return self._optional('charges')
+
+    @property
+    def hessian(self) -> Array | None:
+        """Return all Hessians, flat, eV/angstrom^2, or ``None``; :meth:`frame` gives that of one structure."""
+        return self._optional('hessian')
 
     @property
     def status(self) -> Array:
@@ -209,22 +224,8 @@ class ResultsData(orm.ArrayData):
         message = self.messages.get(number, '' if ok else status.help)
         if not ok:
             return FrameResult(number, status, message, stop - start)
-        energy_std, qbc, stress, members = self.energy_std, self.qbc, self.stress, self.member_energies
-        forces, forces_std = self.forces, self.forces_std
-        has_stress = stress is not None and bool(np.isfinite(stress[number]).all())
-        return FrameResult(
-            index=number,
-            status=status,
-            message=message,
-            n_atoms=stop - start,
-            energy=float(self.energies[number]),
-            forces=None if forces is None else forces[start:stop].copy(),
-            stress=stress[number].copy() if stress is not None and has_stress else None,
-            member_energies=None if members is None else members[:, number].copy(),
-            energy_std=None if energy_std is None else float(energy_std[number]),
-            qbc=None if qbc is None else float(qbc[number]),
-            forces_std=None if forces_std is None else forces_std[start:stop].copy(),
-        )
+        arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in QUANTITIES}
+        return FrameResult.from_arrays(number, message, self.offsets, arrays)
 
     def get_structures(self) -> Frames:
         """Return the structures of the job that made these results.

@@ -136,6 +136,7 @@ class MlpotentialParser(Parser):
             model_name=model.get('name'),
             model_sha256=model.get('sha256'),
             backend=model.get('backend'),
+            model_trusted=bool(model.get('trusted')),
             ensemble_size=model.get('ensemble_size'),
             properties=sorted(info.get('units', {})),
         )

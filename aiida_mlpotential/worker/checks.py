@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +24,43 @@ def atomic_numbers(symbols: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.array([numbers[symbol] for symbol in symbols], dtype=np.int64)
 
 
-def check_frames(
-    frames: Frames, elements: Iterable[str] | None = None, minimum_distance: float = 0.0
-) -> npt.NDArray[np.int8]:
-    """Return the status of every frame, ``(n,)``: ``FrameStatus.PENDING`` where nothing speaks against evaluating it.
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What frames have to fulfil for a model.
 
-    :param elements: chemical symbols that the model knows; ``None`` for any
-    :param minimum_distance: angstrom; two atoms (or an atom and an image) closer than this are too close
+    :ivar elements: chemical symbols that the model knows; ``None`` for any
+    :ivar minimum_distance: angstrom; two atoms (or an atom and an image) closer than this are too close
+    :ivar atom_order: atomic numbers of the one molecule that the model is for; ``None`` for any molecule
+    :ivar reorder: whether the atoms may come in another order
     """
+
+    elements: tuple[str, ...] | None = None
+    minimum_distance: float = 0.0
+    atom_order: tuple[int, ...] | None = None
+    reorder: bool = False
+
+    @classmethod
+    def of(cls, elements: tuple[str, ...] | None, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> Rules:
+        """Return the rules of a model for a job.
+
+        :param options: ``ModelSpec.options``
+        :param parameters: all parameters of the job
+        """
+        order = options.get('atom_order')
+        return cls(
+            elements,
+            float(parameters['minimum_distance']),
+            None if order is None else tuple(int(number) for number in order),
+            bool(parameters['reorder_atoms']),
+        )
+
+
+#: Rules that ask for nothing but sound numbers.
+NO_RULES = Rules()
+
+
+def check_frames(frames: Frames, rules: Rules = NO_RULES) -> npt.NDArray[np.int8]:
+    """Return the status of every frame, ``(n,)``: ``PENDING`` where nothing speaks against evaluating it."""
     status = np.full(len(frames), FrameStatus.PENDING, dtype=np.int8)
 
     def mark(bad: BoolArray, value: FrameStatus) -> None:
@@ -39,37 +70,61 @@ def check_frames(
     mark(_any_atom(frames, np.any(~np.isfinite(frames.positions), axis=1)), FrameStatus.NON_FINITE_INPUT)
     mark(np.any(~np.isfinite(frames.cells), axis=(1, 2)), FrameStatus.NON_FINITE_INPUT)
     mark(_invalid_cells(frames), FrameStatus.INVALID_CELL)
-    if elements is not None:
-        mark(_any_atom(frames, ~np.isin(frames.numbers, atomic_numbers(elements))), FrameStatus.UNSUPPORTED_ELEMENT)
-    if minimum_distance > 0:
+    if rules.elements is not None:
+        unknown = ~np.isin(frames.numbers, atomic_numbers(rules.elements))
+        mark(_any_atom(frames, unknown), FrameStatus.UNSUPPORTED_ELEMENT)
+    if rules.atom_order is not None:
+        mark(~_same_order(frames, rules.atom_order, rules.reorder), FrameStatus.ATOM_ORDER)
+    if rules.minimum_distance > 0:
         sound = np.flatnonzero(status == FrameStatus.PENDING)
-        status[sound[_too_close(frames.select(sound), minimum_distance)]] = FrameStatus.ATOMS_TOO_CLOSE
+        status[sound[_too_close(frames.select(sound), rules.minimum_distance)]] = FrameStatus.ATOMS_TOO_CLOSE
     return status
 
 
-def explain(
-    frames: Frames, index: int, status: int, elements: Iterable[str] | None = None, minimum_distance: float = 0.0
-) -> str:
+def explain(frames: Frames, index: int, status: int, rules: Rules = NO_RULES) -> str:
     """Return one sentence on why frame ``index`` has a status, with the atom or element at fault."""
     start, stop = frames.offsets[index], frames.offsets[index + 1]
     positions = frames.positions[start:stop]
-    if status == FrameStatus.UNSUPPORTED_ELEMENT and elements is not None:
-        from ase.data import chemical_symbols
-
-        known = tuple(elements)
-        present = [chemical_symbols[z] if z < len(chemical_symbols) else f'Z={z}' for z in frames.numbers[start:stop]]
-        unknown = sorted(set(present) - set(known))
-        return f'contains {", ".join(unknown)}; the model knows {", ".join(known)}'
+    if status == FrameStatus.UNSUPPORTED_ELEMENT and rules.elements is not None:
+        unknown = sorted(set(_symbols(frames.numbers[start:stop])) - set(rules.elements))
+        return f'contains {", ".join(unknown)}; the model knows {", ".join(rules.elements)}'
+    if status == FrameStatus.ATOM_ORDER and rules.atom_order is not None:
+        return _explain_order(frames.numbers[start:stop], rules.atom_order)
     if status == FrameStatus.NON_FINITE_INPUT:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         return f'the coordinates of atom {bad[0]} are not finite' if len(bad) else 'a cell vector is not finite'
     if status == FrameStatus.ATOMS_TOO_CLOSE:
-        firsts, seconds, distances = close_pairs(frames.select([index]), minimum_distance)
+        firsts, seconds, distances = close_pairs(frames.select([index]), rules.minimum_distance)
         nearest = int(np.argmin(distances))
         first, second = sorted((int(firsts[nearest]), int(seconds[nearest])))
         distance = distances[nearest]
-        return f'atoms {first} and {second} are {distance:.3f} angstrom apart, less than {minimum_distance}'
+        return f'atoms {first} and {second} are {distance:.3f} angstrom apart, less than {rules.minimum_distance}'
     return FrameStatus(status).help
+
+
+def _symbols(numbers: Iterable[int]) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] if z < len(chemical_symbols) else f'Z={z}' for z in numbers]
+
+
+def _explain_order(numbers: npt.NDArray[Any], order: Sequence[int]) -> str:
+    text = f'the model is for {len(order)} atoms in the order {" ".join(_symbols(order))}'
+    if sorted(numbers.tolist()) == sorted(order):
+        return f'{text}, these are in another: sort them, or set `reorder_atoms`'
+    return f'{text}, and these are others'
+
+
+def _same_order(frames: Frames, order: Sequence[int], reorder: bool) -> BoolArray:
+    """Return for each frame whether it has the atoms of the model: in their order, unless they may be reordered."""
+    result = frames.counts == len(order)
+    chosen = np.flatnonzero(result)
+    numbers = frames.select(chosen).numbers.reshape(len(chosen), len(order))
+    expected = np.array(order)
+    if reorder:
+        numbers, expected = np.sort(numbers, axis=1), np.sort(expected)
+    result[chosen] = (numbers == expected).all(axis=1)
+    return np.asarray(result)
 
 
 def _any_atom(frames: Frames, bad: BoolArray) -> BoolArray:

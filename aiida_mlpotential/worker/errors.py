@@ -22,6 +22,7 @@ class FrameStatus(enum.IntEnum):
     OUT_OF_MEMORY = 7
     BACKEND_FAILED = 8
     NON_FINITE_RESULT = 9
+    ATOM_ORDER = 10
 
     @property
     def help(self) -> str:
@@ -40,6 +41,7 @@ FRAME_STATUS_HELP: dict[FrameStatus, str] = {
     FrameStatus.OUT_OF_MEMORY: 'Too large for the memory of the machine even on its own: use a larger one.',
     FrameStatus.BACKEND_FAILED: 'The backend raised an exception for this structure: see its message.',
     FrameStatus.NON_FINITE_RESULT: 'The backend returned NaN or infinity.',
+    FrameStatus.ATOM_ORDER: 'Not the atoms of the model in its order: sort them, or set `reorder_atoms`.',
 }
 
 

@@ -82,6 +82,15 @@ PARAMETERS: dict[str, Parameter] = {
             affects_results=True,
         ),
         Parameter(
+            'reorder_atoms',
+            False,
+            'true, false',
+            'Bring the atoms of each structure into the order that a model for one molecule (sGDML) wants, and its '
+            'results back. Without it a structure in another order gets the status ATOM_ORDER.',
+            lambda value: isinstance(value, bool),
+            affects_results=True,
+        ),
+        Parameter(
             'device',
             '',
             '"" (GPU if there is one, else CPU), cpu, cuda, cuda:N',
@@ -152,6 +161,9 @@ def fingerprint(job: JobSpec) -> str:
         'task': job.task,
         'model': job.model.sha256,
         'options': dict(job.model.options),
+        'backend': job.model.backend,
+        'elements': job.model.elements,
+        'committee': job.model.committee,
         'units': [job.model.energy_unit, job.model.distance_unit],
         'parameters': result_parameters(job.parameters),
         'frames': job.frames_sha256,

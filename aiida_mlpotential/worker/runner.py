@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
@@ -14,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from .backends import get_backend
+from .backends import get_backend, load_backend
 from .backends.base import Backend, Settings
-from .checks import check_frames, explain
+from .checks import Rules, check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
 from .memory import limit_memory, peak_memory_mb
 from .neighbors import preload
 from .parameters import fingerprint, validate_parameters, with_defaults
 from .progress import Progress
+from .request import check_request
 from .schema import (
     FORMAT_VERSION,
     FRAMES_FILE,
@@ -101,6 +103,10 @@ class Runner:
             'backend': job.model.backend,
             'sha256': job.model.sha256,
             'ensemble_size': job.model.ensemble_size,
+            'trusted': job.model.trusted,
+            'energy_unit': job.model.energy_unit,
+            'distance_unit': job.model.distance_unit,
+            'units_from': dict(job.model.units_from),
         }
         self._file.reserve({**self.content, 'state': 'starting'})
         frames = self._load_frames(job)
@@ -127,7 +133,7 @@ class Runner:
             stopping=self._stopping,
             checkpoint=self._checkpoint,
         )
-        self._check_frames(context, job.model.elements)
+        self._check_frames(context, Rules.of(job.model.elements, job.model.options, parameters))
         begin = time.monotonic()
         task().run(context)
         self.content['timings']['evaluate'] = time.monotonic() - begin
@@ -177,17 +183,12 @@ class Runner:
 
     def _load_backend(self, job: JobSpec, parameters: Mapping[str, Any]) -> Backend:
         begin = time.monotonic()
-        cls = get_backend(job.model.backend)
-        missing = set(parameters['properties']) - cls.properties
-        if missing:
-            raise WorkerError(
-                'ERROR_PROPERTY_UNAVAILABLE',
-                f'{cls.name} has no {", ".join(sorted(missing))}; it has {", ".join(sorted(cls.properties))}',
-            )
-        settings = Settings(
-            **{name: parameters[name] for name in ('device', 'device_fallback', 'precision', 'num_threads')}
-        )
-        backend = cls.load(job.model, self._directory, settings)
+        get_backend(job.model.backend)  # says so if there is none of that name
+        message = check_request(job.model, parameters)
+        if message:
+            raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', message)
+        names = [field.name for field in dataclasses.fields(Settings)]
+        backend = load_backend(job.model, self._directory, Settings(**{name: parameters[name] for name in names}))
         if 'forces_std' in parameters['properties'] and backend.n_members == 1:
             raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', 'forces_std needs an ensemble; this model has one member')
         self.content['timings']['load'] = time.monotonic() - begin
@@ -218,13 +219,13 @@ class Runner:
             versions=versions(backend.libraries),
         )
 
-    def _check_frames(self, context: Context, elements: tuple[str, ...] | None) -> None:
-        """Give the frames that no model can evaluate their status and message."""
-        frames, minimum = context.frames, context.parameters['minimum_distance']
-        status = check_frames(frames, elements, minimum)
+    def _check_frames(self, context: Context, rules: Rules) -> None:
+        """Give the frames that the model cannot evaluate their status and message."""
+        frames = context.frames
+        status = check_frames(frames, rules)
         bad = np.flatnonzero(status != FrameStatus.PENDING)
         for index in bad[:MAX_MESSAGES]:
-            context.messages.add(index, explain(frames, int(index), int(status[index]), elements, minimum))
+            context.messages.add(index, explain(frames, int(index), int(status[index]), rules))
         new = bad[context.store.status[bad] == FrameStatus.PENDING]
         if len(new):
             context.store.mark(new, status[new])

@@ -29,10 +29,16 @@ SUMMARY_FILE = 'mlpotential.txt'
 STDOUT_FILE = 'worker.out'
 STDERR_FILE = 'worker.err'
 
+
+def member_directory(index: int) -> str:
+    """Return where the files of a member of a committee are, in the work directory."""
+    return f'{MODEL_DIRECTORY}/member-{index:03d}'
+
+
 #: At most so many messages of failed frames are kept in the results file; ``status`` has them all.
 MAX_MESSAGES = 1000
 
-Shape = Literal['frame', 'frame33', 'member', 'atom3']
+Shape = Literal['frame', 'frame33', 'member', 'atom', 'atom3', 'hessian']
 Kind = Literal['always', 'requested', 'ensemble']
 
 
@@ -54,7 +60,18 @@ class Quantity:
     @property
     def shape_text(self) -> str:
         """Return the shape as documentation writes it."""
-        return {'frame': '(n,)', 'frame33': '(n, 3, 3)', 'member': '(m, n)', 'atom3': '(A, 3)'}[self.shape]
+        return SHAPES[self.shape]
+
+
+#: How documentation writes each shape.
+SHAPES: dict[Shape, str] = {
+    'frame': '(n,)',
+    'frame33': '(n, 3, 3)',
+    'member': '(m, n)',
+    'atom': '(A,)',
+    'atom3': '(A, 3)',
+    'hessian': '(sum of (3 N)^2,)',
+}
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -82,6 +99,16 @@ QUANTITIES: dict[str, Quantity] = {
             'Sample standard deviation of each force component over the members; costs one gradient a member.',
             True,
         ),
+        Quantity('atomic_energies', 'eV', 'atom', 'requested', 'Energy of each atom; they sum to the energy.'),
+        Quantity('charges', 'e', 'atom', 'requested', 'Partial charge of each atom.'),
+        Quantity(
+            'hessian',
+            'eV/angstrom^2',
+            'hessian',
+            'requested',
+            'Second derivatives of the energy, the matrices (3 N, 3 N) of the structures one after the other; from '
+            'central differences of the forces, 6 N evaluations a structure.',
+        ),
     )
 }
 
@@ -107,6 +134,12 @@ class ModelSpec:
     ensemble_size: int = 1
     energy_unit: str = 'eV'
     distance_unit: str = 'angstrom'
+    #: Number of parameter sets of a committee, whose files are ``model/member-<index>/...``; 0 where it is none.
+    committee: int = 0
+    #: Whether the files may run what is in them while they are loaded; a person decided that.
+    trusted: bool = False
+    #: Where each unit came from: ``user``, ``file`` or ``default``.
+    units_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Backend-specific keys, such as the ANI family or the import path of an ASE calculator.
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from .frames import IntArray
 from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY, QUANTITIES, RESULTS_FILE, Quantity
 
 Array = npt.NDArray[Any]
+Rows = Literal['frame', 'atom', 'hessian']
 
 _FILL_BYTES = 1 << 22
 #: Room kept for ``results.json`` from the start, so that the cause can still be written when the disk is full.
@@ -45,13 +46,13 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """One file: rows of ``width`` numbers for each frame, or for each atom."""
+    """One file: rows of ``width`` numbers, one for each frame, for each atom, or for each element of a Hessian."""
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     width: int
-    per_atom: bool
+    rows: Rows
     fortran_order: bool = False
 
     @property
@@ -102,25 +103,33 @@ class ResultsStore:
     ) -> None:
         self._directory = directory / ARRAYS_DIRECTORY
         self._offsets = np.asarray(offsets, dtype=np.int64)
+        #: Where the rows of each frame begin, by kind of row.
+        self._starts: dict[Rows, IntArray] = {
+            'frame': np.arange(len(offsets), dtype=np.int64),
+            'atom': self._offsets,
+            'hessian': hessian_offsets(self._offsets),
+        }
         self._columns = {name: self._column(QUANTITIES[name], n_members, single) for name in names}
         n_frames = len(offsets) - 1
-        self._status = _Column(self._directory / 'status.npy', (n_frames,), np.dtype('i1'), 1, False)
+        self._status = _Column(self._directory / 'status.npy', (n_frames,), np.dtype('i1'), 1, 'frame')
         self.status = np.full(n_frames, FrameStatus.PENDING, dtype=np.int8)
         self._handles: dict[str, int] = {}
 
     def _column(self, quantity: Quantity, n_members: int, single: bool) -> _Column:
         n_frames, n_atoms = len(self._offsets) - 1, int(self._offsets[-1])
-        shapes: dict[str, tuple[tuple[int, ...], int]] = {
-            'frame': ((n_frames,), 1),
-            'frame33': ((n_frames, 3, 3), 9),
-            'member': ((n_members, n_frames), n_members),
-            'atom3': ((n_atoms, 3), 3),
+        shapes: dict[str, tuple[tuple[int, ...], int, Rows]] = {
+            'frame': ((n_frames,), 1, 'frame'),
+            'frame33': ((n_frames, 3, 3), 9, 'frame'),
+            'member': ((n_members, n_frames), n_members, 'frame'),
+            'atom': ((n_atoms,), 1, 'atom'),
+            'atom3': ((n_atoms, 3), 3, 'atom'),
+            'hessian': ((int(self._starts['hessian'][-1]),), 1, 'hessian'),
         }
-        shape, width = shapes[quantity.shape]
+        shape, width, rows = shapes[quantity.shape]
         dtype = np.dtype('<f4' if single and quantity.follows_precision else '<f8')
         path = self._directory / f'{quantity.name}.npy'
         # Fortran order keeps the members of one frame together, so that a batch is one piece of the file.
-        return _Column(path, shape, dtype, width, quantity.shape == 'atom3', quantity.shape == 'member')
+        return _Column(path, shape, dtype, width, rows, quantity.shape == 'member')
 
     def open(self, fingerprint: str) -> None:
         """Open the files: those of an earlier run of the very same job if there are any, else new ones.
@@ -174,14 +183,11 @@ class ResultsStore:
         :param arrays: for every name given at construction, values of these frames in this order, of its shape
         :param status: ``(b,)``
         """
-        counts = np.diff(self._offsets)[indices]
         for name, column in self._columns.items():
             values = np.asarray(arrays[name])
             rows = np.ascontiguousarray(values.T if column.fortran_order else values, dtype=column.dtype)
-            if column.per_atom:
-                self._write_rows(name, column, self._offsets[:-1][indices], counts, rows)
-            else:
-                self._write_rows(name, column, indices, np.ones_like(indices), rows)
+            starts = self._starts[column.rows]
+            self._write_rows(name, column, starts[:-1][indices], np.diff(starts)[indices], rows)
         self.mark(indices, status)
 
     def mark(self, indices: IntArray, status: Array) -> None:
@@ -222,14 +228,24 @@ class ResultsStore:
         """Return the values of one frame."""
         column = self._columns[name]
         array = np.load(column.path, mmap_mode='r', allow_pickle=False)
-        if column.per_atom:
-            return np.array(array[self._offsets[index] : self._offsets[index + 1]])
+        if column.rows != 'frame':
+            starts = self._starts[column.rows]
+            return np.array(array[starts[index] : starts[index + 1]])
         return np.array(array[:, index] if column.fortran_order else array[index])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the stored quantities."""
         return tuple(self._columns)
+
+
+def hessian_offsets(offsets: IntArray) -> IntArray:
+    """Return where the Hessian of each frame begins in the flat array of all, ``(n + 1,)``.
+
+    :param offsets: atoms of the frames, ``(n + 1,)``
+    """
+    sizes = np.square(3 * (offsets[1:] - offsets[:-1]), dtype=np.int64)
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
 
 
 def _matches(column: _Column) -> bool:

@@ -53,14 +53,19 @@ def _make_arrays(frames, status):
         'energy_std': members.std(axis=0, ddof=1),
         'qbc': members.std(axis=0, ddof=1) / np.sqrt(np.maximum(frames.counts, 1)),
         'forces_std': rng.random((n_atoms, 3)).astype('f4'),
+        'atomic_energies': rng.normal(size=n_atoms),
+        'charges': rng.normal(size=n_atoms),
+        'hessian': rng.normal(size=int((9 * frames.counts**2).sum())),
     }
     arrays['stress'] += arrays['stress'].transpose(0, 2, 1)
     arrays['stress'][~frames.pbc.all(axis=1)] = np.nan
     status = np.array(status, dtype='i1')
     for name, array in arrays.items():
         kind = QUANTITIES[name].shape
-        if kind == 'atom3':
+        if kind in ('atom', 'atom3'):
             array[np.repeat(status != 0, frames.counts)] = np.nan
+        elif kind == 'hessian':
+            array[np.repeat(status != 0, 9 * frames.counts**2)] = np.nan
         elif kind == 'member':
             array[:, status != 0] = np.nan
         else:

@@ -55,6 +55,8 @@ def test_object_arrays_are_never_unpickled(arrays, tmp_path, make_folder, info):
         ('forces', lambda a: npy(a.astype('f2')), r'forces.npy holds values of type <f2, expected <f8 or <f4'),
         ('forces', lambda a: npy(a[:-1]), r'forces.npy has shape \(10, 3\), expected \(11, 3\)'),
         ('forces', lambda a: npy(np.asfortranarray(a)), r'forces.npy is in Fortran order'),
+        ('charges', lambda a: npy(a[:-1]), r'charges.npy has shape \(10,\), expected \(11,\)'),
+        ('hessian', lambda a: npy(a[:-1]), r'hessian.npy has shape \(350,\), expected \(351,\)'),
         ('stress', lambda a: npy(a[:, :2]), r'stress.npy has shape \(4, 2, 3\), expected \(4, 3, 3\)'),
         ('member_energies', lambda a: npy(a[:, :2]), r'has shape \(4, 2\), expected \(members, 4\)'),
         ('member_energies', lambda a: npy(a[0]), r'has shape \(4,\), expected \(members, 4\)'),

@@ -121,6 +121,16 @@ def test_frame(results, arrays):
     assert results.frame(-2).index == 2
 
 
+def test_arrays_with_rows_for_atoms_and_matrices(results, arrays):
+    copper = results.frame(2)
+    assert np.array_equal(copper.atomic_energies, arrays['atomic_energies'][5:6])
+    assert np.array_equal(results.frame(0).charges, arrays['charges'][:3])
+    assert np.array_equal(results.frame(0).hessian, arrays['hessian'][:81].reshape(9, 9))
+    assert np.array_equal(copper.hessian, arrays['hessian'][81 + 36 : 81 + 36 + 9].reshape(3, 3))
+    assert np.array_equal(results.to_ase()[0].arrays['atomic_energies'], arrays['atomic_energies'][:3])
+    assert results.frame(1).hessian is None
+
+
 def test_failed_frame(results, info):
     frame = results.frame(1)
     assert frame.status is FrameStatus.ATOMS_TOO_CLOSE

@@ -8,9 +8,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 
-from aiida_mlpotential.worker.checks import check_frames, close_pairs, explain
+from aiida_mlpotential.worker.checks import Rules, check_frames, close_pairs, explain
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.parameters import with_defaults
 
 ORGANIC = ('H', 'C', 'N', 'O')
 
@@ -53,17 +54,17 @@ def frames() -> Frames:
 
 
 def test_each_bad_frame_gets_its_status_and_no_other(frames):
-    status = check_frames(frames, ORGANIC, 0.4)
+    status = check_frames(frames, Rules(ORGANIC, 0.4))
     assert [FrameStatus(int(value)).name for value in status] == [expected.name for _, expected in CASES.values()]
 
 
 def test_without_a_minimum_distance_overlap_is_allowed(frames):
-    status = check_frames(frames, ORGANIC, 0.0)
+    status = check_frames(frames, Rules(ORGANIC))
     assert FrameStatus.ATOMS_TOO_CLOSE not in status
 
 
 def test_without_elements_any_element_is_allowed(frames):
-    assert FrameStatus.UNSUPPORTED_ELEMENT not in check_frames(frames, None, 0.4)
+    assert FrameStatus.UNSUPPORTED_ELEMENT not in check_frames(frames, Rules(None, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,42 @@ def test_without_elements_any_element_is_allowed(frames):
 )
 def test_the_message_names_what_is_wrong(frames, case, text):
     index = list(CASES).index(case)
-    assert text in explain(frames, index, CASES[case][1], ORGANIC, 0.4)
+    assert text in explain(frames, index, CASES[case][1], Rules(ORGANIC, 0.4))
+
+
+ETHANOL = tuple(molecule('CH3CH2OH').numbers.tolist())
+SORTED = molecule('CH3CH2OH')[[3, 4, 0, 1, 2, 5, 6, 7, 8]]
+
+
+def test_a_model_for_one_molecule_wants_its_atoms_in_order():
+    structures = [molecule('CH3CH2OH'), SORTED, molecule('CH3OCH3'), molecule('H2O'), molecule('C6H6')]
+    frames = Frames.from_ase(structures)
+    status = check_frames(frames, Rules(atom_order=ETHANOL))
+    # dimethyl ether has another order; whether it is ethanol is for the backend, which knows the bonds
+    assert (status == FrameStatus.ATOM_ORDER).tolist() == [False, True, True, True, True]
+    assert 'in the order C C O H H H H H H, these are in another: sort' in explain(
+        frames, 1, FrameStatus.ATOM_ORDER, Rules(atom_order=ETHANOL)
+    )
+    assert 'and these are others' in explain(frames, 3, FrameStatus.ATOM_ORDER, Rules(atom_order=ETHANOL))
+
+
+def test_the_order_may_be_left_to_the_backend():
+    frames = Frames.from_ase([molecule('CH3CH2OH'), SORTED, molecule('H2O')])
+    status = check_frames(frames, Rules(atom_order=ETHANOL, reorder=True))
+    assert (status == FrameStatus.ATOM_ORDER).tolist() == [False, False, True]
+
+
+def test_rules_come_from_model_and_parameters():
+    rules = Rules.of(('H',), {'atom_order': [1, 1]}, with_defaults({'reorder_atoms': True, 'minimum_distance': 1}))
+    assert rules == Rules(('H',), 1.0, (1, 1), True)
+    assert Rules.of(None, {}, with_defaults({})) == Rules(None, 0.4, None, False)
 
 
 def test_many_frames_are_checked_in_pieces():
     near = Atoms('H2', positions=[[0, 0, 0], [0, 0, 0.1]])
     structures = [molecule('C6H6')] * 30
     structures[17] = near
-    status = check_frames(Frames.from_ase(structures), ORGANIC, 0.4)
+    status = check_frames(Frames.from_ase(structures), Rules(ORGANIC, 0.4))
     assert np.flatnonzero(status != FrameStatus.PENDING).tolist() == [17]
 
 

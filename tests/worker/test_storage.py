@@ -66,6 +66,23 @@ def test_batches_in_any_order_end_where_they_belong(tmp_path):
     assert (_load(tmp_path, 'status') == FrameStatus.OK).all()
 
 
+def test_rows_for_atoms_and_matrices_end_where_they_belong(tmp_path):
+    store = ResultsStore(tmp_path, OFFSETS, ('charges', 'hessian'))
+    store.open('job')
+    sizes = 9 * np.diff(OFFSETS) ** 2
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    expected = {'charges': np.arange(10.0), 'hessian': np.arange(float(sizes.sum()))}
+    for batch in ([4, 0], [2, 3], [1]):
+        atoms = np.concatenate([np.arange(OFFSETS[i], OFFSETS[i + 1]) for i in batch])
+        elements = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in batch])
+        part = {'charges': expected['charges'][atoms], 'hessian': expected['hessian'][elements]}
+        store.write(np.array(batch), part, np.zeros(len(batch)))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(_load(tmp_path, name), values)
+    np.testing.assert_array_equal(store.read('hessian', 1), expected['hessian'][starts[1] : starts[2]])
+    np.testing.assert_array_equal(store.read('charges', 4), [6, 7, 8, 9])
+
+
 def test_in_single_precision_forces_are_small_and_energies_are_not(tmp_path):
     _store(tmp_path, single=True).open('job')
     assert _load(tmp_path, 'forces').dtype == np.float32

@@ -41,6 +41,10 @@ def _batch_dependent(frames, result):
     return {'energies': result.energies + 1e-5 * len(frames)}
 
 
+def _wrong_sum(frames, result):
+    return {} if result.atomic_energies is None else {'atomic_energies': result.atomic_energies + 1e-3}
+
+
 def _turned(frames, result):
     return {'energies': result.energies + 1e-4 * frames.positions[frames.offsets[:-1], 0]}
 
@@ -54,6 +58,7 @@ def _turned(frames, result):
         (_wrong_force, 'forces against central differences'),
         (_wrong_stress, 'stress against central differences'),
         (_batch_dependent, 'alone'),
+        (_wrong_sum, 'sum of the atomic energies'),
         (_turned, 'order|rotated|unwrapped'),
     ],
 )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..frames import FloatArray, Frames
 from ..schema import ModelSpec
+from .catalogue import BACKENDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Settings:
     device_fallback: bool = False
     precision: str = 'single'
     num_threads: int | None = None
+    reorder_atoms: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Evaluation:
     :ivar forces: ``(A, 3)``
     :ivar stress: ``(n, 3, 3)``, dE/dstrain over volume; NaN for frames that are not periodic in three directions
     :ivar forces_std: ``(A, 3)``, sample standard deviation over the members (ddof = 1)
+    :ivar atomic_energies: ``(A,)``, eV; they sum to the energy
+    :ivar charges: ``(A,)``, elementary charges
+    :ivar hessian: ``(sum of (3 N)^2,)``, eV/angstrom^2, the matrices of the frames one after the other, row by row
     """
 
     energies: FloatArray
@@ -40,6 +45,39 @@ class Evaluation:
     forces: FloatArray | None = None
     stress: FloatArray | None = None
     forces_std: FloatArray | None = None
+    atomic_energies: FloatArray | None = None
+    charges: FloatArray | None = None
+    hessian: FloatArray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFacts:
+    """What a parameter file says of itself, read without running anything in it.
+
+    :ivar elements: chemical symbols in the order of the model's own species; ``None`` where the file does not say
+    :ivar ensemble_size: number of members
+    :ivar energy_unit: key of ``units.ENERGY_UNITS``; ``None`` where the file does not say
+    :ivar distance_unit: key of ``units.DISTANCE_UNITS``; ``None`` where the file does not say
+    :ivar cutoff: angstrom
+    :ivar options: what the backend needs to know in addition, such as the atom order of an sGDML model; JSON values
+    :ivar needs_trust: why the file cannot be loaded without running what is in it; empty where it can
+    :ivar remarks: sentences for whoever imports the file
+    :ivar files: of a directory, the files that the backend needs, by their path in it; ``None``: all
+    """
+
+    elements: tuple[str, ...] | None = None
+    ensemble_size: int = 1
+    energy_unit: str | None = None
+    distance_unit: str | None = None
+    cutoff: float | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    needs_trust: str = ''
+    remarks: tuple[str, ...] = ()
+    files: tuple[str, ...] | None = None
+
+
+class ModelFileError(ValueError):
+    """A parameter file is damaged, hostile, or of another kind; the message says which and what to do."""
 
 
 class Backend(abc.ABC):
@@ -51,12 +89,14 @@ class Backend(abc.ABC):
     cannot be evaluated. ``testing.check_backend`` checks all that this class promises.
     """
 
-    #: Name in the registry, and in ``ModelSpec.backend``.
+    #: Name in the catalogue, and in ``ModelSpec.backend``.
     name: ClassVar[str]
-    #: Properties that it can compute beside the energy.
-    properties: ClassVar[frozenset[str]]
-    #: Distribution whose version is recorded, beside those of numpy and ase.
-    libraries: ClassVar[tuple[str, ...]] = ()
+    #: What may be asked for; a backend of the catalogue has it from there.
+    properties: frozenset[str]
+    #: Distributions whose versions are recorded, beside those of numpy and ase; from the catalogue, too.
+    libraries: tuple[str, ...] = ()
+    #: True where a model is for one molecule with its atoms in one order.
+    fixed_atom_order: bool = False
 
     #: Device that is used, such as ``cpu`` or ``cuda:0``.
     device: str = 'cpu'
@@ -69,10 +109,24 @@ class Backend(abc.ABC):
     #: Remarks for the results, such as that the CPU replaced an absent GPU.
     notes: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        entry = BACKENDS.get(cls.__dict__.get('name', ''))
+        if entry is not None:
+            cls.properties, cls.libraries = entry.properties, entry.libraries
+
     @classmethod
     @abc.abstractmethod
     def load(cls, spec: ModelSpec, directory: Path, settings: Settings) -> Backend:
         """Load a model whose files lie in ``directory``."""
+
+    @classmethod
+    def inspect(cls, path: Path) -> FileFacts:
+        """Return what a parameter file or directory says of itself, without its library and without running it.
+
+        :raises ModelFileError: if this backend cannot use the file
+        """
+        return FileFacts()
 
     @abc.abstractmethod
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:

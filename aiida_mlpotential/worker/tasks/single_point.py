@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,17 @@ import numpy.typing as npt
 from ..backends.base import Evaluation
 from ..batching import plan_batches
 from ..errors import FrameError, FrameStatus, OutOfMemory, WorkerError
-from ..frames import Frames, IntArray
+from ..frames import FloatArray, Frames, IntArray
+from ..hessian import hessian
+from ..schema import QUANTITIES
 from ..statistics import query_by_committee, sample_std
+from ..storage import hessian_offsets
 from .base import Context, Task
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+#: What an evaluation may hold beside the energies.
+_COMPUTED = tuple(field.name for field in dataclasses.fields(Evaluation) if field.name != 'energies')
 
 
 class SinglePoint(Task):
@@ -40,7 +47,9 @@ class _Evaluator:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._request = frozenset(context.parameters['properties']) - {'energy'}
+        asked = frozenset(context.parameters['properties'])
+        self._request = asked - {'energy', 'hessian'}
+        self._hessian = 'hessian' in asked
         self._max_atoms: int | None = None
 
     def evaluate(self, batch: IntArray) -> None:
@@ -65,6 +74,8 @@ class _Evaluator:
             return FrameStatus.OUT_OF_MEMORY, ''
         try:
             evaluation = self._context.backend.evaluate(frames, self._request)
+            if self._hessian:
+                evaluation = dataclasses.replace(evaluation, hessian=self._hessians(frames))
         except (OutOfMemory, MemoryError) as exception:
             self._note_memory(frames)
             return FrameStatus.OUT_OF_MEMORY, f'{frames.n_atoms} atoms do not fit in memory: {exception}'
@@ -75,6 +86,12 @@ class _Evaluator:
         except Exception as exception:  # whatever a calculator raises is the failure of this frame, not of the job
             return FrameStatus.BACKEND_FAILED, f'{type(exception).__name__}: {exception}'
         return evaluation
+
+    def _hessians(self, frames: Frames) -> FloatArray:
+        """Return the Hessians of a batch, one after the other: a structure alone makes full batches."""
+        backend = self._context.backend
+        budget = self._context.parameters['batch_atoms'] or backend.batch_atoms()
+        return np.concatenate([hessian(backend, frames.select([index]), budget) for index in range(len(frames))])
 
     def _note_memory(self, frames: Frames) -> None:
         """Remember the size that was too large, so that later batches are halved without trying."""
@@ -101,7 +118,7 @@ class _Evaluator:
 def arrays_of(evaluation: Evaluation, frames: Frames) -> Arrays:
     """Return all arrays that can be had from an evaluation, with the statistics over its members."""
     arrays: Arrays = {'energies': evaluation.energies}
-    for name in ('forces', 'stress', 'forces_std', 'member_energies'):
+    for name in _COMPUTED:
         value = getattr(evaluation, name)
         if value is not None:
             arrays[name] = value
@@ -115,26 +132,35 @@ def finite_frames(arrays: Arrays, frames: Frames) -> npt.NDArray[np.bool_]:
     """Return for each frame whether all its results are finite; the stress counts only where a frame is a crystal."""
     finite = np.ones(len(frames), dtype=bool)
     for name, values in arrays.items():
+        shape = QUANTITIES[name].shape
+        bad = ~np.isfinite(values)
+        if shape == 'member':
+            finite &= ~bad.any(axis=0)
+            continue
+        rows = np.any(bad.reshape(len(bad), -1), axis=1)
         if name == 'stress':
-            finite &= np.isfinite(values).all(axis=(1, 2)) | ~frames.pbc.all(axis=1)
-        elif name == 'member_energies':
-            finite &= np.isfinite(values).all(axis=0)
-        elif len(values) == len(frames) and values.ndim == 1:
-            finite &= np.isfinite(values)
+            finite &= ~rows | ~frames.pbc.all(axis=1)
+        elif shape in ('frame', 'frame33'):
+            finite &= ~rows
         else:
-            bad = ~np.isfinite(values).all(axis=1)
-            finite &= np.bincount(frames.frame_of_atom[bad], minlength=len(frames)) == 0
+            finite[_frame_of_row(name, frames)[rows]] = False
     return finite
 
 
 def blank(arrays: Arrays, frames: Frames, bad: npt.NDArray[np.bool_]) -> None:
     """Put NaN in place of the results of bad frames, so that nobody takes them for numbers."""
-    atoms = bad[frames.frame_of_atom]
     for name, values in arrays.items():
         values = arrays[name] = np.array(values, dtype=np.float64)
-        if name in ('forces', 'forces_std'):
-            values[atoms] = np.nan
-        elif name == 'member_energies':
+        if QUANTITIES[name].shape == 'member':
             values[:, bad] = np.nan
-        else:
+        elif QUANTITIES[name].shape in ('frame', 'frame33'):
             values[bad] = np.nan
+        else:
+            values[bad[_frame_of_row(name, frames)]] = np.nan
+
+
+def _frame_of_row(name: str, frames: Frames) -> IntArray:
+    """Return the frame of each row of an array that has rows for atoms, or for elements of Hessians."""
+    if QUANTITIES[name].shape != 'hessian':
+        return frames.frame_of_atom
+    return np.repeat(np.arange(len(frames)), np.diff(hessian_offsets(frames.offsets)))

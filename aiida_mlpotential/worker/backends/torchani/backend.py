@@ -15,6 +15,7 @@ from ...frames import Frames
 from ...memory import available_memory
 from ...schema import ModelSpec
 from ..base import Backend, Evaluation, Settings
+from ..torch_device import choose_device, free_memory, import_torch, out_of_memory
 from .parameters import AniParameters, ParametersError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _BATCH_ATOMS = {'cpu': 4096, 'cuda': 131072}
 #: From so many atoms on a batch is checked against the memory before it is tried; smaller ones always fit.
 _LARGE = 8192
-_OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'std::bad_alloc', 'CUDA out of memory')
 
 
 class TorchAniBackend(Backend):
@@ -47,7 +47,7 @@ class TorchAniBackend(Backend):
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path, settings: Settings) -> TorchAniBackend:
         """Read the parameters and put them on the device."""
-        torch = _import_torch()
+        torch = import_torch('torchani')
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         device, notes = choose_device(settings)
@@ -78,51 +78,15 @@ class TorchAniBackend(Backend):
         try:
             result = self._engine.evaluate(frames, request)
         except RuntimeError as exception:  # torch has a type for the GPU only
-            if not any(text in str(exception) for text in _OUT_OF_MEMORY):
+            if not out_of_memory(exception):
                 raise
-            self._free()
+            free_memory(self.device)
             raise OutOfMemory('torch could not allocate what it needs') from None
         return result if self.n_members > 1 else dataclasses.replace(result, member_energies=None)
-
-    def _free(self) -> None:
-        if self.device.startswith('cuda'):
-            import torch
-
-            torch.cuda.empty_cache()
 
     def details(self) -> Mapping[str, Any]:
         """Return the cutoff."""
         return {'cutoff': self._engine.cutoff}
-
-
-def choose_device(settings: Settings) -> tuple[str, tuple[str, ...]]:
-    """Return the device to compute on, with a remark where it is not the one that was asked for.
-
-    :raises WorkerError: if a GPU is asked for and absent, and nobody allowed the CPU instead
-    """
-    torch = _import_torch()
-    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, index = settings.device.partition(':')
-    if kind != 'cuda':
-        return ('cuda' if number and not settings.device else 'cpu'), ()
-    if int(index or 0) < number:
-        return settings.device, ()
-    built = '' if torch.version.cuda else ', and this torch was built without CUDA'
-    message = f'{settings.device} was asked for, but there are {number} GPUs{built}'
-    if settings.device_fallback:
-        return 'cpu', (f'{message}: computed on the CPU',)
-    raise WorkerError('ERROR_DEVICE_MISSING', f'{message}: ask the scheduler for one, or set device_fallback')
-
-
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as exception:
-        raise WorkerError(
-            'ERROR_BACKEND_MISSING',
-            f"torch cannot be imported ({exception}): install aiida-mlpotential[torchani] in the code's environment",
-        ) from exception
-    return torch
 
 
 def _read(spec: ModelSpec, directory: Path) -> AniParameters:

@@ -1,0 +1,151 @@
+"""Hessians from differences of forces: exact where the answer is known, in batches, and for crystals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from aiida_mlpotential.worker.backends import load_backend
+from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
+from aiida_mlpotential.worker.errors import FrameError
+from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.hessian import hessian
+from aiida_mlpotential.worker.registry import PRETRAINED
+from aiida_mlpotential.worker.schema import ModelSpec
+
+EMT = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
+
+
+class Springs(Backend):
+    """Every pair of atoms is joined by an anharmonic spring; the second derivatives are known."""
+
+    name = 'springs'
+    properties = frozenset({'energy', 'forces'})
+
+    def __init__(self, matrix, precision='double'):
+        self.matrix = matrix
+        self.precision = precision
+        self.sizes = []
+
+    @classmethod
+    def load(cls, spec, directory, settings):
+        raise AssertionError
+
+    def evaluate(self, frames, request):
+        self.sizes.append(frames.n_atoms)
+        x = frames.positions.reshape(len(frames), -1)
+        forces = -(x @ self.matrix) - 4 * x**3
+        return Evaluation(np.zeros(len(frames)), forces=forces.reshape(-1, 3))
+
+
+@pytest.fixture
+def springs():
+    random = np.random.default_rng(3).normal(size=(9, 9))
+    return Springs(random + random.T)
+
+
+@pytest.fixture
+def water(molecules):
+    return Frames.from_ase([molecules[1]])
+
+
+def test_the_second_derivatives_are_those_of_the_formula(springs, water):
+    expected = springs.matrix + np.diag(12 * water.positions.ravel() ** 2)
+    found = hessian(springs, water, budget=1000).reshape(9, 9)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.array_equal(found, found.T)
+
+
+def test_batches_keep_to_the_budget_and_change_nothing(springs, water):
+    whole = hessian(springs, water, budget=10_000)
+    springs.sizes.clear()
+    parts = hessian(springs, water, budget=12)  # two displaced coordinates of three atoms, both ways
+    assert springs.sizes == [3, 12, 12, 12, 12, 6]  # the first tells the float type
+    assert np.array_equal(whole, parts)
+    assert np.array_equal(hessian(springs, water, budget=1), parts)
+
+
+def test_single_precision_takes_a_longer_step(springs, water):
+    springs.precision = 'single'
+    wide = hessian(springs, water, budget=1000).reshape(9, 9)
+    expected = springs.matrix + np.diag(12 * water.positions.ravel() ** 2 + 4 * 1e-2**2)
+    np.testing.assert_allclose(wide, expected, rtol=0, atol=1e-9)
+
+
+def test_forces_of_single_precision_are_noticed(springs, water, monkeypatch):
+    """A calculator of ASE may compute in single precision and not say so."""
+    exact, steps = hessian(springs, water, budget=1000), []
+    evaluate = springs.evaluate
+
+    def rounded(frames, request):
+        forces = evaluate(frames, request).forces.astype(np.float32).astype(np.float64)
+        steps.append(np.abs(frames.positions - np.tile(water.positions, (len(frames), 1))).max())
+        return Evaluation(np.zeros(len(frames)), forces=forces)
+
+    monkeypatch.setattr(springs, 'evaluate', rounded)
+    np.testing.assert_allclose(hessian(springs, water, budget=1000), exact, rtol=0, atol=1e-3)
+    assert steps[-1] == pytest.approx(1e-2)
+
+
+def test_a_backend_without_forces_fails_the_frame(springs, water, monkeypatch):
+    monkeypatch.setattr(springs, 'evaluate', lambda frames, request: Evaluation(np.zeros(len(frames))))
+    with pytest.raises(FrameError, match='no forces'):
+        hessian(springs, water, budget=100)
+
+
+def test_a_crystal_does_not_care_about_translation():
+    """The acoustic sum rule: all images of an atom move with it."""
+    atoms = bulk('Cu', cubic=True)
+    atoms.rattle(0.03, seed=1)
+    frame = Frames.from_ase([atoms])
+    matrix = hessian(load_backend(EMT, Path(), Settings()), frame, budget=1000).reshape(4, 3, 4, 3)
+    assert np.abs(matrix).max() > 1
+    np.testing.assert_allclose(matrix.sum(axis=2), 0, atol=1e-5)
+
+
+def test_a_job_stores_the_matrices_one_after_the_other(job):
+    info = job.run(properties=['energy', 'hessian'])
+    assert info['state'] == 'finished', info['error']
+    assert info['units']['hessian'] == 'eV/angstrom^2'
+    sizes = (3 * job.frames.counts) ** 2
+    found = job.array('hessian')
+    assert found.shape == (sizes.sum(),)
+    last = hessian(load_backend(EMT, Path(), Settings()), job.frames.select([6]), budget=100)
+    np.testing.assert_allclose(found[-sizes[-1] :], last, rtol=0, atol=1e-12)
+
+
+def test_a_frame_that_fails_has_no_matrix(job):
+    positions = job.frames.positions.copy()
+    positions[job.frames.offsets[1] : job.frames.offsets[2]] = np.nan
+    job.frames = dataclasses.replace(job.frames, positions=positions)
+    job.run(properties=['energy', 'hessian'])
+    starts = np.concatenate([[0], np.cumsum((3 * job.frames.counts) ** 2)])
+    missing = np.isnan(job.array('hessian'))
+    assert missing[starts[1] : starts[2]].all()
+    assert not missing[: starts[1]].any()
+    assert not missing[starts[2] :].any()
+
+
+@pytest.mark.parametrize('name', ['ANI-1x', 'ANI-1ccx', 'ANI-2x'])
+def test_the_published_models_have_the_reference_hessian(shared_data, tmp_path, name):
+    """Against torch's automatic second derivatives of water, which jump with the sign of an argument of CELU."""
+    pytest.importorskip('torch')
+    from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
+
+    model = PRETRAINED[name]
+    folder = shared_data / 'models' / 'torchani'
+    reference = json.loads((folder / 'reference.json').read_text())[model.state_dict.removesuffix('_state_dict.pt')]
+    (tmp_path / 'model').mkdir()
+    read_state_dict(folder / model.state_dict, model).write(tmp_path / 'model' / model.file)
+    spec = ModelSpec(name, 'torchani', model.sha256, {f'model/{model.file}': ''}, energy_unit='Hartree')
+    backend = load_backend(spec, tmp_path, Settings(device='cpu', precision='double'))
+    water = next(item for item in reference['structures'] if item['name'] == 'H2O')
+    frame = Frames.from_ase([Atoms(water['numbers'], water['positions'])])
+    found = hessian(backend, frame, budget=4096).reshape(9, 9)
+    np.testing.assert_allclose(found, reference['hessian_H2O_ev_per_ang2'], rtol=0, atol=5e-6)
