@@ -17,7 +17,6 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read
-from tabulate import tabulate
 
 #: Organic molecules of ASE's G2 set; with the two of the demo they have 16.5 atoms on average in the mixture below.
 _SMALL = (
@@ -76,6 +75,8 @@ def arguments(description: str | None, threads: int = 2) -> argparse.Namespace:
 
 def report(headers: Sequence[str], rows: Sequence[Sequence[object]], figures: Sequence[Figure]) -> None:
     """Print the table and, as the last line, the figures against their targets; exit 1 below a target."""
+    from tabulate import tabulate
+
     print(tabulate(rows, headers=headers, floatfmt='.3f'))
     print('; '.join(str(figure) for figure in figures))
     sys.exit(0 if all(figure.met for figure in figures) else 1)

@@ -115,6 +115,26 @@ def exit_codes() -> str:
     )
 
 
+def backends() -> str:
+    """Return the backends with their units and what each can compute."""
+    from aiida_mlpotential.worker.backends import BACKENDS
+    from aiida_mlpotential.worker.schema import PROPERTIES
+
+    rows = []
+    for name, entry in BACKENDS.items():
+        units = f'{entry.energy_unit}, {entry.distance_unit}'
+        rows.append((code(name), entry.title, entry.files, units, ' or '.join(entry.precisions)))
+    overview = table(('Backend', 'Library', 'A model is', 'Units where nobody says', 'Precision'), rows)
+    given = table(
+        ('Property', *map(code, BACKENDS)),
+        (
+            (code(item), *('yes' if item in entry.properties else '–' for entry in BACKENDS.values()))
+            for item in PROPERTIES
+        ),
+    )
+    return f'{overview}\n{given}'
+
+
 def models() -> str:
     """Return the pre-parameterised models."""
     from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
@@ -204,6 +224,7 @@ PAGES: dict[str, Callable[[], str]] = {
     'quantities': quantities,
     'statuses': statuses,
     'exit_codes': exit_codes,
+    'backends': backends,
     'models': models,
     'units': units,
     'ports': ports,

@@ -149,9 +149,10 @@ def _generator() -> ModuleType:
 
 def test_tables_hold_every_fact(tmp_path: Path) -> None:
     """The generated reference names everything that the code defines."""
+    from aiida_mlpotential.worker.backends import BACKENDS
     from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
     from aiida_mlpotential.worker.parameters import PARAMETERS
-    from aiida_mlpotential.worker.schema import QUANTITIES
+    from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES
     from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
     generate = _generator()
@@ -161,6 +162,7 @@ def test_tables_hold_every_fact(tmp_path: Path) -> None:
         'quantities': list(QUANTITIES),
         'statuses': [item.name for item in FrameStatus],
         'exit_codes': [item.label for item in EXIT_CODES],
+        'backends': [*BACKENDS, *PROPERTIES, 'kcal/mol, angstrom'],
         'models': [text for item in PRETRAINED.values() for text in (item.name, item.doi, item.sha256)],
         'units': [*ENERGY_UNITS, *DISTANCE_UNITS],
         'ports': ['model', 'structures', 'parent_folder', 'output_parameters'],

@@ -35,6 +35,7 @@ from .schema import (
     RESULTS_VERSION,
     SUMMARY_FILE,
     JobSpec,
+    ModelSpec,
 )
 from .storage import ResultsFile, ResultsStore, disk_errors
 from .summary import write_summary
@@ -120,6 +121,7 @@ class Runner:
             self._directory, frames.offsets, names, backend.n_members, single=backend.precision == 'single'
         )
         self._open_store(store)
+        self.content['notes'] += model_notes(job.model)
         self._describe(backend, names, parameters)
         self._file.reserve(self.content)
         context = Context(
@@ -255,6 +257,19 @@ class Runner:
         with disk_errors(SUMMARY_FILE):
             (self._directory / SUMMARY_FILE).write_text(text, encoding='utf-8', errors='backslashreplace')
         print(f'{self.content["state"]}: {counts["ok"]} of {counts["total"]} structures evaluated; see {RESULTS_FILE}')
+
+
+def model_notes(model: ModelSpec) -> list[str]:
+    """Return what whoever reads the results should know of the model: assumed units, and files that were trusted."""
+    notes = []
+    for quantity, unit in (('energy', model.energy_unit), ('distance', model.distance_unit)):
+        if model.units_from.get(quantity) == 'default':
+            notes.append(
+                f'the {quantity} unit of {model.name}, {unit}, was assumed: neither its file nor its importer said it'
+            )
+    if model.trusted:
+        notes.append(f'the files of {model.name} were trusted: code in them may have run')
+    return notes
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:

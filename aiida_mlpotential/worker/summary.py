@@ -25,6 +25,7 @@ def write_summary(frames: Frames, store: ResultsStore, content: Mapping[str, Any
         'aiida-mlpotential',
         '',
         f'Model                  {model["name"]} ({model["backend"]}, sha256 {model["sha256"][:16]})',
+        *(['Trusted                yes: code in the model files may have run'] if model.get('trusted') else []),
         f'Ensemble size          {model["ensemble_size"]}',
         f'Precision, device      {content["precision"]}, {content["device"]}',
         f'Structures             {content["counts"]["total"]}, of which {content["counts"]["ok"]} evaluated',
