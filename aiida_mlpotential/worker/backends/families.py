@@ -68,7 +68,7 @@ _CHGNET_ELEMENTS = (
 
 _ENERGIES = frozenset({'stress', 'atomic_energies'})
 
-#: The families by name; each is a backend. What is no option of the row is not in it: defaults are those above.
+#: The families by name; each is a backend.
 FAMILIES: dict[str, AseFamily] = {
     'mace': AseFamily(
         'MACE',
@@ -121,15 +121,5 @@ FAMILIES: dict[str, AseFamily] = {
         model_argument='model',
         device_argument='device',
         default_model=True,
-    ),
-    'mattersim': AseFamily(
-        'MatterSim',
-        'mattersim.forcefield.MatterSimCalculator',
-        distribution='mattersim',
-        files='a checkpoint `.pth`',
-        help='Crystals over a wide range of temperature and pressure; needs Python 3.12.',
-        model_argument='load_path',
-        device_argument='device',
-        precision_argument='dtype',
     ),
 }

@@ -1,25 +1,121 @@
-"""The generic ase backend: any calculator by name, and nothing but a calculator."""
+"""The generic ase backend: any calculator by name, and nothing but a calculator; families of them by a row."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase import Atoms
+from ase.build import bulk, molecule
 
 from aiida_mlpotential.worker.backends import get_backend
+from aiida_mlpotential.worker.backends.ase import AseBackend
 from aiida_mlpotential.worker.backends.base import Settings
-from aiida_mlpotential.worker.errors import FrameError, WorkerError
+from aiida_mlpotential.worker.backends.families import FAMILIES, AseFamily
+from aiida_mlpotential.worker.errors import FrameError, FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 from aiida_mlpotential.worker.units import BOHR, KCAL_PER_MOL
 
+#: A package with a calculator that remembers how it was made and how often it computed.
+PACKAGE = """
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+def load(path, where='nowhere'):
+    return ('loaded', path, where)
+
+class Fake(Calculator):
+    implemented_properties = ['energy', 'forces', 'stress', 'energies', 'charges']
+
+    def __init__(self, weights=None, place=None, kind=None, scale=1.0, stale=False, needs_cell=False, memory=None):
+        super().__init__()
+        self.made_with = {'weights': weights, 'place': place, 'kind': kind}
+        self.scale, self.stale, self.needs_cell, self.memory, self.count = scale, stale, needs_cell, memory, 0
+
+    def check_state(self, atoms, tol=1e-15):
+        return [] if self.stale and self.results else super().check_state(atoms, tol)
+
+    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.count += 1
+        if self.needs_cell:
+            np.linalg.inv(atoms.cell.array)
+        if self.memory is not None and len(atoms) > self.memory:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        squares = self.scale * (atoms.positions ** 2).sum(axis=1)
+        self.results = {'energy': squares.sum(), 'energies': squares, 'charges': 0.1 * atoms.numbers}
+        if 'forces' in properties:
+            self.results['forces'] = -2 * self.scale * atoms.positions
+        if 'stress' in properties:
+            self.results['stress'] = np.arange(6.0)
+"""
+
+FAKE = AseFamily(
+    'Fake',
+    'fake_package.Fake',
+    distribution='fake',
+    files='a `.fake` file',
+    model_argument='weights',
+    device_argument='place',
+    precision_argument='kind',
+    properties=frozenset({'stress', 'atomic_energies', 'charges'}),
+)
+ALL = frozenset({'forces', 'stress', 'atomic_energies', 'charges'})
+FILE = {'model/a[1].fake': '0' * 64}
+
+
+class FakeTorch(SimpleNamespace):
+    """As much of torch as the choice of device and threads needs, with a number of GPUs."""
+
+    def __init__(self, gpus: int = 0) -> None:
+        cuda = SimpleNamespace(is_available=lambda: gpus > 0, device_count=lambda: gpus)
+        super().__init__(cuda=cuda, version=SimpleNamespace(cuda=None), threads=7)
+
+    def set_num_threads(self, number: int) -> None:
+        self.threads = number
+
+    def get_num_threads(self) -> int:
+        return self.threads
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    """Put a torch without GPU where the calculator's package would have imported the real one."""
+    monkeypatch.setitem(sys.modules, 'torch', FakeTorch())
+    return sys.modules['torch']
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch, torch):
+    """Return a loader of models of a family that a package in a temporary directory provides."""
+    (tmp_path / 'fake_package.py').write_text(PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'fake_package', raising=False)
+
+    def load(row=FAKE, settings=None, backend='fake', **spec):
+        monkeypatch.setitem(FAMILIES, 'fake', row)
+        return AseBackend.load(ModelSpec('m', backend, '0' * 64, **spec), tmp_path, settings or Settings())
+
+    yield load
+    sys.modules.pop('fake_package', None)
+
 
 def _load(calculator='ase.calculators.emt.EMT', **kwargs):
     spec = ModelSpec('m', 'ase', '0' * 64, options={'calculator': calculator, 'kwargs': kwargs})
     return get_backend('ase').load(spec, Path(), Settings())
+
+
+def _made_with(backend):
+    return backend._calculator.made_with
+
+
+def _row(**changes):
+    return AseFamily(**{**{name: getattr(FAKE, name) for name in FAKE.__dataclass_fields__}, **changes})
 
 
 def test_emt_keeps_the_contract(copper):
@@ -100,3 +196,200 @@ def test_a_calculator_that_raises_fails_the_frame(copper):
 def test_an_unknown_backend_is_named():
     with pytest.raises(WorkerError, match='unknown backend'):
         get_backend('abacus')
+
+
+# Families, and calculators of which a user says what a row would.
+
+
+def test_file_device_and_precision_reach_their_keywords(fake, tmp_path):
+    backend = fake(files=FILE, trusted=True, settings=Settings(device='cpu', precision='double'))
+    path = str(tmp_path / 'model/a[1].fake')
+    assert _made_with(backend) == {'weights': path, 'place': 'cpu', 'kind': 'float64'}
+    assert (backend.device, backend.precision) == ('cpu', 'double')
+    assert backend.libraries == ('fake', 'torch')
+    assert _made_with(fake(files=FILE, trusted=True))['kind'] == 'float32'
+
+
+def test_a_loader_turns_the_path_into_the_model(fake, tmp_path):
+    row = _row(model_loader='fake_package:load', device_argument='where', device_to_loader=True, precision_argument='')
+    backend = fake(row, files=FILE, trusted=True)
+    expected = ('loaded', str(tmp_path / 'model/a[1].fake'), 'cpu')
+    assert _made_with(backend) == {'weights': expected, 'place': None, 'kind': None}
+    assert backend.precision == 'single', 'the float type of a family that cannot be told'
+
+
+def test_a_file_without_trust_is_refused_before_its_package_is_imported(fake):
+    with pytest.raises(WorkerError, match='--trust') as caught:
+        fake(files=FILE)
+    assert caught.value.label == 'ERROR_MODEL_UNSUPPORTED'
+    assert 'fake_package' not in sys.modules
+
+
+def test_every_file_needs_trust(tmp_path):
+    assert 'may run' in AseBackend.inspect(tmp_path / 'a.model').needs_trust
+
+
+def test_without_a_file_only_a_model_in_the_package_is_used(fake):
+    with pytest.raises(WorkerError, match=r'no model in its package: give the parameter file \(a `.fake` file\)'):
+        fake()
+    assert _made_with(fake(_row(default_model=True)))['weights'] is None
+
+
+def test_a_family_takes_one_file(fake):
+    with pytest.raises(WorkerError, match='is one file, m has 2'):
+        fake(files={'model/a': '0' * 64, 'model/b': '0' * 64}, trusted=True)
+
+
+@pytest.mark.parametrize('keyword', ['weights', 'place', 'kind'])
+def test_keywords_that_the_job_decides_are_refused(fake, keyword):
+    with pytest.raises(WorkerError, match=f'argument {keyword} of fake_package.Fake follows from'):
+        fake(_row(default_model=True), options={'kwargs': {keyword: 'x'}})
+
+
+def test_keyword_arguments_override_those_of_the_row(fake, copper):
+    row, frames = _row(default_model=True, kwargs={'scale': 2.0}), copper(1)
+    default, own = fake(row), fake(row, options={'kwargs': {'scale': 6.0}})
+    energies = [item.evaluate(frames, frozenset()).energies for item in (default, own)]
+    assert energies[1] == pytest.approx(3 * energies[0])
+
+
+def test_a_calculator_of_the_users_own(fake, tmp_path):
+    options = {
+        'calculator': 'fake_package.Fake',
+        'kwargs': {'scale': 3.0},
+        'model_argument': 'weights',
+        'device_argument': 'place',
+        'precision_argument': 'kind',
+    }
+    directory = {'model/net/a': '0' * 64, 'model/net/b': '0' * 64}
+    settings = Settings(device='cpu', precision='single')
+    backend = fake(backend='ase', options=options, files=directory, trusted=True, settings=settings)
+    assert _made_with(backend) == {'weights': str(tmp_path / 'model/net'), 'place': 'cpu', 'kind': 'float32'}
+    assert (backend.precision, backend.libraries) == ('single', ())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'model_loader': 'os:system'}, 'has no option model_loader'),
+        ({'device_arg': 'place'}, 'has no option device_arg'),
+        ({'device_argument': 1}, 'device_argument has to be a text'),
+        ({}, 'give the option `model_argument`'),
+    ],
+)
+def test_wrong_options_of_the_users_own(fake, options, message):
+    with pytest.raises(WorkerError, match=message):
+        fake(backend='ase', options={'calculator': 'fake_package.Fake', **options}, files=FILE, trusted=True)
+    assert 'fake_package' not in sys.modules
+
+
+def test_a_family_has_no_options_but_keyword_arguments(fake):
+    with pytest.raises(WorkerError, match=r'the backend fake has no option calculator: leave it out$'):
+        fake(_row(default_model=True), options={'calculator': 'ase.calculators.emt.EMT'})
+
+
+def test_a_gpu_that_is_not_there(fake):
+    row = _row(default_model=True)
+    with pytest.raises(WorkerError) as caught:
+        fake(row, settings=Settings(device='cuda:1'))
+    assert caught.value.label == 'ERROR_DEVICE_MISSING'
+    backend = fake(row, settings=Settings(device='cuda:1', device_fallback=True))
+    assert (_made_with(backend)['place'], backend.device) == ('cpu', 'cpu')
+    assert 'computed on the CPU' in backend.notes[0]
+
+
+def test_a_gpu_that_is_there(fake, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', FakeTorch(gpus=2))
+    for asked, given in (('', 'cuda'), ('cuda:1', 'cuda:1'), ('cpu', 'cpu')):
+        backend = fake(_row(default_model=True), settings=Settings(device=asked))
+        assert _made_with(backend)['place'] == backend.device == given
+
+
+def test_a_calculator_that_is_not_of_torch_gets_the_device_as_it_is(fake, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'torch')
+    backend = fake(_row(default_model=True), settings=Settings(device='cuda:1', num_threads=3))
+    assert (_made_with(backend)['place'], backend.num_threads) == ('cuda:1', None)
+    assert _made_with(fake(_row(default_model=True)))['place'] is None, 'its own default'
+
+
+def test_a_gpu_for_a_calculator_without_device_argument_is_remarked(torch):
+    spec = ModelSpec('m', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
+    (note,) = AseBackend.load(spec, Path(), Settings(device='cuda')).notes
+    assert 'leaves the device to the calculator' in note
+    assert AseBackend.load(spec, Path(), Settings()).notes == ()
+
+
+def test_threads_are_set(fake, torch):
+    assert fake(_row(default_model=True), settings=Settings(num_threads=3)).num_threads == 3
+    assert torch.threads == 3
+
+
+def test_a_package_that_is_broken_or_missing(fake, tmp_path):
+    (tmp_path / 'broken_package.py').write_text('raise RuntimeError("torch is too new")')
+    for module, message in (('broken_package', 'too new'), ('no_such_package', 'No module')):
+        with pytest.raises(WorkerError, match=f'{message}.*backends install fake') as caught:
+            fake(_row(default_model=True, calculator=f'{module}.Fake'))
+        assert caught.value.label == 'ERROR_BACKEND_MISSING'
+
+
+def test_all_quantities_with_units(fake, copper):
+    frames = copper(2)
+    row = _row(default_model=True)
+    ours = fake(row).evaluate(frames, ALL)
+    squares = (frames.positions**2).sum(axis=1)
+    np.testing.assert_allclose(ours.atomic_energies, squares)
+    np.testing.assert_allclose(ours.energies, np.bincount(frames.frame_of_atom, squares))
+    np.testing.assert_allclose(ours.forces, -2 * frames.positions)
+    np.testing.assert_allclose(ours.stress[0], [[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+    np.testing.assert_allclose(ours.charges, 0.1 * frames.numbers)
+    theirs = fake(row, energy_unit='kcal/mol', distance_unit='bohr').evaluate(frames, ALL)
+    np.testing.assert_allclose(theirs.atomic_energies, ours.atomic_energies * KCAL_PER_MOL / BOHR**2)
+    np.testing.assert_allclose(theirs.energies, ours.energies * KCAL_PER_MOL / BOHR**2)
+    np.testing.assert_allclose(theirs.forces, ours.forces * KCAL_PER_MOL / BOHR**2)
+    np.testing.assert_allclose(theirs.stress, ours.stress * KCAL_PER_MOL / BOHR**3)
+    np.testing.assert_allclose(theirs.charges, ours.charges)
+
+
+def test_stress_is_of_crystals_only(fake):
+    frames = Frames.from_ase([bulk('Cu'), molecule('H2O')])
+    stress = fake(_row(default_model=True)).evaluate(frames, frozenset({'stress'})).stress
+    assert np.isnan(stress).all(axis=(1, 2)).tolist() == [False, True]
+
+
+def test_what_the_calculator_implements_is_what_the_backend_offers(fake):
+    assert fake(_row(default_model=True)).properties == ALL | {'energy'}
+    assert _load('ase.calculators.tip3p.TIP3P').properties == {'energy', 'forces'}
+
+
+def test_each_structure_is_computed_anew_and_once(fake):
+    """Of a calculator that takes every structure for the previous one, and computes only what it is asked for."""
+    frames = Frames.from_ase([Atoms('H', [[x, 0, 0]], cell=[9, 9, 9], pbc=True) for x in (1.0, 2.0, 2.0, 3.0)])
+    backend = fake(_row(default_model=True), options={'kwargs': {'stale': True}})
+    result = backend.evaluate(frames, ALL)
+    assert result.energies.tolist() == [1, 4, 4, 9]
+    assert result.forces[:, 0].tolist() == [-2, -4, -4, -6]
+    assert backend._calculator.count == 4
+
+
+def test_elements_of_the_family_are_checked_where_the_model_names_none(fake):
+    row, frames = _row(default_model=True, elements=('H', 'O')), Frames.from_ase([molecule('CH3OH')])
+    with pytest.raises(FrameError, match='contains C, which Fake was not trained for') as caught:
+        fake(row).evaluate(frames, frozenset())
+    assert caught.value.status == FrameStatus.UNSUPPORTED_ELEMENT
+    assert np.isfinite(fake(row, elements=('H', 'C', 'O')).evaluate(frames, frozenset()).energies).all()
+
+
+def test_a_cell_is_made_for_a_family_that_needs_one(fake):
+    frames = Frames.from_ase([bulk('Cu'), molecule('H2O')])
+    options = {'kwargs': {'needs_cell': True}}
+    with pytest.raises(np.linalg.LinAlgError):
+        fake(_row(default_model=True), options=options).evaluate(frames, frozenset())
+    backend = fake(_row(default_model=True, needs_cell=True), options=options)
+    assert np.isfinite(backend.evaluate(frames, frozenset()).energies).all()
+    assert not backend._calculator.atoms.pbc.any(), 'the molecule stays one'
+
+
+def test_memory_that_ran_out_is_said_to_be_that(fake, copper):
+    backend = fake(_row(default_model=True), options={'kwargs': {'memory': 1}})
+    with pytest.raises(OutOfMemory, match='2 atoms'):
+        backend.evaluate(copper(2), frozenset())

@@ -1,0 +1,19 @@
+"""Read torch files symbolically: what is in them, without torch and without running anything of them."""
+
+from __future__ import annotations
+
+from .archive import LIMITS, Limits, TorchFile, read_torch_file
+from .machine import Global, Instance, StorageRef, TensorRef, TorchFileError, walk
+
+__all__ = (
+    'LIMITS',
+    'Global',
+    'Instance',
+    'Limits',
+    'StorageRef',
+    'TensorRef',
+    'TorchFile',
+    'TorchFileError',
+    'read_torch_file',
+    'walk',
+)
