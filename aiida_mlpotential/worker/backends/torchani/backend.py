@@ -1,4 +1,4 @@
-"""The TorchANI backend: loads the canonical parameters, chooses the device, and hands batches to the engine."""
+"""The TorchANI backend: loads a model, chooses the device, hands batches to an engine, and converts its units."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ...errors import OutOfMemory, WorkerError
 from ...frames import Frames
 from ...memory import available_memory
 from ...schema import ModelSpec
-from ..base import Backend, Evaluation, Settings
+from ...units import DISTANCE_UNITS, ENERGY_UNITS
+from ..base import Backend, Evaluation, FileFacts, Settings
 from ..torch_device import choose_device, free_memory, import_torch, out_of_memory
+from .inspection import RELATIVE, inspect_file, is_canonical
 from .parameters import AniParameters, ParametersError
 
 if TYPE_CHECKING:
-    from .engine import AniEngine
+    from .loading import Engine, Loaded
 
 #: Atoms in a batch; the engine cuts it further, to what its processor likes.
 _BATCH_ATOMS = {'cpu': 4096, 'cuda': 131072}
@@ -28,34 +30,55 @@ _LARGE = 8192
 
 
 class TorchAniBackend(Backend):
-    """An ANI ensemble in the canonical parameter file."""
+    """An ANI ensemble in the canonical parameter file, or a model trained with torchani in any form it is saved in."""
 
     name: ClassVar[str] = 'torchani'
-    properties: ClassVar[frozenset[str]] = frozenset({'energy', 'forces', 'stress', 'forces_std'})
-    libraries: ClassVar[tuple[str, ...]] = ('torch', 'torchani')
+    properties = frozenset({'energy', 'forces', 'stress', 'forces_std', 'atomic_energies'})
+    libraries = ('torch', 'torchani')
 
-    def __init__(self, engine: AniEngine, device: str, settings: Settings, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, loaded: Loaded, spec: ModelSpec, device: str, settings: Settings, notes: tuple[str, ...]
+    ) -> None:
         import torch
 
-        self._engine = engine
+        self._engine: Engine = loaded.engine
+        self._relative = loaded.relative
+        # the engines take their models to be in Hartree and angstrom, as torchani's are
+        self._energy_factor = ENERGY_UNITS[spec.energy_unit] / ENERGY_UNITS['Hartree']
+        self._distance_factor = DISTANCE_UNITS[spec.distance_unit]
         self.device = device
-        self.n_members = engine.members
+        self.n_members = loaded.engine.members
         self.num_threads = torch.get_num_threads()
         self.precision = settings.precision
-        self.notes = notes
+        self.notes = notes + loaded.notes + ((RELATIVE,) if loaded.relative else ())
+        if not loaded.tells_atoms:
+            self.properties = self.properties - {'atomic_energies'}
 
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path, settings: Settings) -> TorchAniBackend:
-        """Read the parameters and put them on the device."""
+        """Read the model and put it on the device."""
         torch = import_torch('torchani')
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         device, notes = choose_device(settings)
-        parameters = _read(spec, directory)
-        from .engine import AniEngine
+        if len(spec.files) != 1:
+            raise WorkerError(
+                'ERROR_MODEL_UNSUPPORTED', f'a TorchANI model is one file, {spec.name} has {len(spec.files)}'
+            )
+        path = directory / next(iter(spec.files))
+        if is_canonical(path):
+            loaded = _load_canonical(path, spec, device, settings.precision)
+        else:
+            _import_torchani()
+            from .loading import load_custom
 
-        engine = AniEngine(parameters, device, settings.precision)
-        return cls(engine, device, settings, notes)
+            loaded = load_custom(path, spec, device, settings.precision)
+        return cls(loaded, spec, device, settings, notes)
+
+    @classmethod
+    def inspect(cls, path: Path) -> FileFacts:
+        """Return form, elements, members and cutoff of a file, and whether it needs trust; torch is not needed."""
+        return inspect_file(path)
 
     def batch_atoms(self) -> int:
         """Return enough atoms to keep the device busy, few enough to see progress and lose little."""
@@ -71,6 +94,13 @@ class TorchAniBackend(Backend):
 
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:
         """Evaluate a batch; members are always there, they cost nothing."""
+        missing = request - self.properties
+        if missing:
+            raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', f'this model does not tell {", ".join(sorted(missing))}')
+        if self._distance_factor != 1.0:
+            frames = dataclasses.replace(
+                frames, positions=frames.positions / self._distance_factor, cells=frames.cells / self._distance_factor
+            )
         if frames.n_atoms >= _LARGE and self.device == 'cpu':
             needed, available = self._engine.estimate_bytes(frames, request), available_memory()
             if available is not None and needed > available:
@@ -82,30 +112,55 @@ class TorchAniBackend(Backend):
                 raise
             free_memory(self.device)
             raise OutOfMemory('torch could not allocate what it needs') from None
-        return result if self.n_members > 1 else dataclasses.replace(result, member_energies=None)
+        return self._converted(result if self.n_members > 1 else dataclasses.replace(result, member_energies=None))
 
     def details(self) -> Mapping[str, Any]:
-        """Return the cutoff."""
-        return {'cutoff': self._engine.cutoff}
+        """Return the cutoff, where the model tells it, and whether its energies lack self energies."""
+        details: dict[str, Any] = {}
+        if self._engine.cutoff is not None:
+            details['cutoff'] = self._engine.cutoff * self._distance_factor
+        return details | ({'energies': 'relative'} if self._relative else {})
+
+    def _converted(self, result: Evaluation) -> Evaluation:
+        """Return results of a model in the units that it really has."""
+        energy, distance = self._energy_factor, self._distance_factor
+        if energy == 1.0 and distance == 1.0:
+            return result
+        factors = {
+            **dict.fromkeys(('energies', 'member_energies', 'atomic_energies'), energy),
+            **dict.fromkeys(('forces', 'forces_std'), energy / distance),
+            'stress': energy / distance**3,
+        }
+        values = {name: getattr(result, name) for name in factors}
+        return dataclasses.replace(
+            result, **{name: values[name] * factor for name, factor in factors.items() if values[name] is not None}
+        )
 
 
-def _read(spec: ModelSpec, directory: Path) -> AniParameters:
-    if len(spec.files) != 1:
-        raise WorkerError(
-            'ERROR_MODEL_UNSUPPORTED', f'an ANI model is one parameter file, {spec.name} has {len(spec.files)}'
-        )
-    if (spec.energy_unit, spec.distance_unit) != ('Hartree', 'angstrom'):
-        raise WorkerError(
-            'ERROR_MODEL_UNSUPPORTED',
-            f'ANI parameters are in Hartree and angstrom, not {spec.energy_unit} and {spec.distance_unit}',
-        )
-    name = next(iter(spec.files))
+def _load_canonical(path: Path, spec: ModelSpec, device: str, precision: str) -> Loaded:
+    """Load the file of parameters that the package writes itself, for which torchani is not needed."""
+    from .engine import AniEngine
+    from .loading import Loaded
+
+    name = path.name
     try:
-        parameters = AniParameters.read(directory / name)
+        parameters = AniParameters.read(path)
     except ParametersError as exception:
         raise WorkerError('ERROR_MODEL_CORRUPT', f'{name}: {exception}') from exception
     if spec.elements is not None and set(spec.elements) != set(parameters.symbols):
         raise WorkerError(
             'ERROR_MODEL_CORRUPT', f'{name} is for {", ".join(parameters.symbols)}, not {", ".join(spec.elements)}'
         )
-    return parameters
+    relative = not np.any(parameters.self_energies)
+    return Loaded(AniEngine(parameters, device, precision), parameters.symbols, relative)
+
+
+def _import_torchani() -> None:
+    try:
+        import torchani  # noqa: F401
+    except ImportError as exception:
+        raise WorkerError(
+            'ERROR_BACKEND_MISSING',
+            f'torchani cannot be imported ({exception}): run `aiida-mlpotential backends install torchani`, '
+            "or install it in the code's environment",
+        ) from exception

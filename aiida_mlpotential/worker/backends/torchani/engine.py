@@ -68,7 +68,7 @@ class AniEngine:
         """Evaluate structures; each result is the same, within rounding, whatever else is in the batch.
 
         :param frames: with finite coordinates and known elements, and at least one atom each
-        :param request: of ``forces``, ``stress`` and ``forces_std``
+        :param request: of ``forces``, ``stress``, ``forces_std`` and ``atomic_energies``
         :raises ValueError: for elements that the model does not know, structures without atoms, a degenerate cell
         """
         import torch
@@ -79,6 +79,7 @@ class AniEngine:
         forces = np.empty((n_atoms, 3)) if 'forces' in request else None
         spread = np.empty((n_atoms, 3)) if 'forces_std' in request else None
         stress = np.empty((n, 3, 3)) if 'stress' in request else None
+        atomic = np.empty(n_atoms) if 'atomic_energies' in request else None
         with torch.inference_mode():
             for structures in _chunks(frames, elements, self.chunk_atoms):
                 atoms = frames.atom_indices(structures)
@@ -90,9 +91,13 @@ class AniEngine:
                     spread[atoms] = part.forces_std
                 if stress is not None and part.stress is not None:
                     stress[structures] = part.stress
+                if atomic is not None and part.atomic_energies is not None:
+                    atomic[atoms] = part.atomic_energies
+        if atomic is not None:
+            atomic = (atomic + self._self_energies[elements]) * HARTREE
         shifts = np.add.reduceat(self._self_energies[elements], frames.offsets[:-1]) if n else np.empty(0)
         member_energies = (member_energies + shifts) * HARTREE
-        return Evaluation(member_energies.mean(axis=0), member_energies, forces, stress, spread)
+        return Evaluation(member_energies.mean(axis=0), member_energies, forces, stress, spread, atomic)
 
     def estimate_bytes(self, frames: Frames, request: frozenset[str] = frozenset()) -> int:
         """Peak memory that :meth:`evaluate` takes for this batch beside what the process already holds, in bytes.
@@ -152,8 +157,9 @@ class AniEngine:
         ]
         atomic = torch.cat([energies for energies, _ in outputs], dim=1).double().cpu().numpy()
         energies = np.add.reduceat(atomic[:, rows], batch.offsets[:-1], axis=1)
+        of_atoms = atomic[:, rows].mean(axis=0) if 'atomic_energies' in request else None
         if not request & GRADIENTS:
-            return Evaluation(energies.mean(axis=0), energies)
+            return Evaluation(energies.mean(axis=0), energies, atomic_energies=of_atoms)
         each = 'forces_std' in request
         gradients = [
             network.backward(slopes, each, self._scratch)
@@ -169,13 +175,13 @@ class AniEngine:
             for member in range(self.members):
                 gradient = torch.cat([part[member] for part in gradients])
                 on_pairs = environment.pair_gradients(gradient).cpu().numpy() * HARTREE
-                samples.append(_forces(pairs, on_pairs, len(elements)))
+                samples.append(forces_of_pairs(pairs, on_pairs, len(elements)))
                 total += on_pairs
             on_pairs = total / self.members
             spread = np.std(samples, axis=0, ddof=1) if self.members > 1 else np.full((len(elements), 3), np.nan)
-        forces = _forces(pairs, on_pairs, len(elements)) if 'forces' in request else None
-        stress = _stress(pairs, on_pairs, batch) if 'stress' in request else None
-        return Evaluation(energies.mean(axis=0), energies, forces, stress, spread)
+        forces = forces_of_pairs(pairs, on_pairs, len(elements)) if 'forces' in request else None
+        stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
+        return Evaluation(energies.mean(axis=0), energies, forces, stress, spread, of_atoms)
 
     def _restricted_networks(self, present: tuple[int, ...]) -> list[ElementNetworks]:
         """Networks of these elements that take vectors of these elements only."""
@@ -218,7 +224,7 @@ def _chunks(batch: Frames, elements: Ints, limit: int) -> Iterator[Ints]:
         yield order[begin:]
 
 
-def _forces(pairs: HalfPairs, gradients: Floats, atoms: int) -> Floats:
+def forces_of_pairs(pairs: HalfPairs, gradients: Floats, atoms: int) -> Floats:
     """Sum the gradients with respect to difference vectors, shape ``(3, pairs)``, into forces on the atoms."""
     forces = np.empty((atoms, 3))
     for axis in range(3):
@@ -227,7 +233,7 @@ def _forces(pairs: HalfPairs, gradients: Floats, atoms: int) -> Floats:
     return forces
 
 
-def _stress(pairs: HalfPairs, gradients: Floats, batch: Frames) -> Floats:
+def stress_of_pairs(pairs: HalfPairs, gradients: Floats, batch: Frames) -> Floats:
     """Symmetric stress of each structure from the virial of its pairs."""
     n = len(batch)
     owner = batch.frame_of_atom[pairs.first]

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from torchani.arch import ANI
 
 
-def to_torchani(parameters: AniParameters) -> ANI:
+def to_torchani(parameters: AniParameters, cutoff_fn: str = 'cosine', activation: str = 'celu') -> ANI:
     """Return torchani's model with these parameters, in double precision and evaluation mode.
 
     ``model.float()`` makes it what torchani itself loads.
+
+    :param cutoff_fn: ``cosine`` as in the ANI papers, or ``smooth``
+    :param activation: ``celu`` as in the ANI papers, or ``gelu``
     """
     import torch
     from torchani.aev import AEVComputer, ANIAngular, ANIRadial
@@ -36,9 +39,12 @@ def to_torchani(parameters: AniParameters) -> ANI:
             family.angular_cutoff,
         ),
         len(parameters.symbols),
+        cutoff_fn=cutoff_fn,
     )
     members = [
-        ANINetworks({symbol: _atomic_network(parameters.networks[symbol], member) for symbol in parameters.symbols})
+        ANINetworks(
+            {symbol: _atomic_network(parameters.networks[symbol], member, activation) for symbol in parameters.symbols}
+        )
         for member in range(parameters.n_members)
     ]
     energies = dict(zip(parameters.symbols, parameters.self_energies.tolist(), strict=True))
@@ -60,12 +66,12 @@ def to_torchani(parameters: AniParameters) -> ANI:
     return model
 
 
-def _atomic_network(layers: Sequence[Layer], member: int) -> Any:
+def _atomic_network(layers: Sequence[Layer], member: int, activation: str) -> Any:
     import torch
-    from torchani.nn import AtomicNetwork, TightCELU
+    from torchani.nn import AtomicNetwork
 
     widths = [layers[0].weight.shape[2], *(layer.weight.shape[1] for layer in layers)]
-    network = AtomicNetwork(widths, activation=TightCELU(), bias=True)
+    network = AtomicNetwork(widths, activation=activation, bias=True)
     for linear, layer in zip((*network.layers, network.final_layer), layers, strict=True):
         linear.weight.data = torch.from_numpy(np.array(layer.weight[member]))
         linear.bias.data = torch.from_numpy(np.array(layer.bias[member]))
@@ -77,17 +83,33 @@ def from_torchani(model: Any) -> AniParameters:
 
     :raises ValueError: if the model holds anything that an ANI ensemble of the papers does not
     """
-    computer, members = _parts(model)
+    computer, networks = _parts(model)
+    shifter = model.energy_shifter
+    energies = shifter.self_energies.detach().double().cpu().numpy().copy()
     symbols = tuple(str(symbol) for symbol in model.symbols)
-    networks = {symbol: _stack([member.atomics[symbol] for member in members]) for symbol in symbols}
-    energies = model.energy_shifter.self_energies.detach().double().cpu().numpy().copy()
-    return AniParameters(symbols, _family(computer), energies, networks)
+    return from_parts(symbols, computer, networks, energies if shifter._enabled else np.zeros_like(energies))
 
 
-def _parts(model: Any) -> tuple[Any, list[Any]]:
-    """Return descriptor and ensemble members of a model, after making sure that there is nothing else in it."""
-    from torchani.arch import ANI
+def from_parts(symbols: Sequence[str], computer: Any, networks: Any, self_energies: Any) -> AniParameters:
+    """Take the parameters out of a descriptor and the networks, or ensemble of networks, that go with it.
+
+    :param self_energies: Hartree, double, one for each element
+    :raises ValueError: if they are anything else than those of an ANI ensemble of the papers
+    """
     from torchani.nn import ANINetworks, Ensemble
+
+    members = [networks]
+    if type(networks) is Ensemble:
+        members = [networks.members[index] for index in networks.active_members_idxs]
+    if not members or any(type(member) is not ANINetworks for member in members):
+        raise ValueError("the model's networks are not understood")
+    layers = {symbol: _stack([member.atomics[symbol] for member in members]) for symbol in symbols}
+    return AniParameters(tuple(symbols), _family(computer), self_energies, layers)
+
+
+def _parts(model: Any) -> tuple[Any, Any]:
+    """Return descriptor and networks of a model, after making sure that there is nothing else in it."""
+    from torchani.arch import ANI
     from torchani.potentials import NNPotential
 
     if type(model) is not ANI:
@@ -98,13 +120,7 @@ def _parts(model: Any) -> tuple[Any, list[Any]]:
     potential = model.potentials['nnp']
     if type(potential) is not NNPotential or not potential._enabled:
         raise ValueError('the neural network potential of the model is switched off or not understood')
-    networks = potential.neural_networks
-    members = [networks]
-    if type(networks) is Ensemble:
-        members = [networks.members[index] for index in networks.active_members_idxs]
-    if not members or any(type(member) is not ANINetworks for member in members):
-        raise ValueError("the model's networks are not understood")
-    return potential.aev_computer, members
+    return potential.aev_computer, potential.neural_networks
 
 
 def _family(computer: Any) -> AniFamily:
@@ -155,6 +171,8 @@ def _linear_layers(network: Any) -> list[Mapping[str, Any]]:
     if type(network.activation) is not TightCELU:
         raise ValueError(f'activation {type(network.activation).__name__} is not understood, only TightCELU is')
     layers = (*network.layers, network.final_layer)
+    if len(layers) < 2 or network.final_layer.out_features != 1:
+        raise ValueError('an atomic network has no hidden layer, or several outputs')
     if any(type(layer) is not torch.nn.Linear for layer in layers):
         raise ValueError('a layer of an atomic network is not linear')
     found: list[Mapping[str, Any]] = []

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ase import Atoms
 
+from aiida_mlpotential.worker.backends import get_backend
+from aiida_mlpotential.worker.backends.base import Settings
+from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.schema import ModelSpec
+
+_METHANOL = [[0, 0, 0], [1.4, 0, 0], [-0.4, 1, 0], [-0.4, -0.5, 0.9], [-0.4, -0.5, -0.9], [1.7, 1, 0]]
 SYMBOLS = ('H', 'C', 'N', 'O', 'S')
 
 
@@ -40,3 +50,49 @@ def random_model() -> Callable[..., Any]:
         return _random_model(members, symbols, **options)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def custom() -> Path:
+    """Return the directory of three small models that torchani saved, and what it said of some structures."""
+    return Path(__file__).parents[3] / 'fixtures' / 'torchani'
+
+
+@pytest.fixture(scope='session')
+def custom_reference(custom) -> list[dict[str, Any]]:
+    """Return structures with the numbers that torchani gave in single precision."""
+    structures: list[dict[str, Any]] = json.loads((custom / 'reference_custom.json').read_text())['structures']
+    return structures
+
+
+@pytest.fixture
+def load() -> Callable[..., Any]:
+    """Return a loader of one model file as a backend, ``load(path, elements=None, options={...}, ...)``."""
+
+    def loader(path: Path, elements: Sequence[str] | None = None, **settings: Any) -> Any:
+        pytest.importorskip('torch', reason='the torchani extra is not installed')
+        fields = {'options', 'trusted', 'energy_unit', 'distance_unit'}
+        chosen = {'energy_unit': 'Hartree', **{key: settings.pop(key) for key in fields & set(settings)}}
+        known = None if elements is None else tuple(elements)
+        spec = ModelSpec(path.name, 'torchani', '', {path.name: ''}, known, **chosen)
+        return get_backend('torchani').load(spec, path.parent, Settings(**{'device': 'cpu', **settings}))
+
+    return loader
+
+
+@pytest.fixture(scope='session')
+def mixture() -> Frames:
+    """Return molecules of H, C and O, an atom, a skewed crystal with atoms outside of its cell, a slab and a wire."""
+    random = np.random.default_rng(6)
+    water = Atoms('OH2', positions=[[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    carbon = Atoms('COH4', positions=_METHANOL)
+    structures = [water.copy(), carbon.copy(), Atoms('O'), carbon.copy()]
+    for pbc in ([True, True, True], [True, True, False], [False, False, True]):
+        crystal = water.copy()
+        crystal.set_cell([[3.1, 0, 0], [0.7, 3.3, 0], [0.2, 0.4, 3.0]])
+        crystal.pbc = pbc
+        crystal.positions[1] += 2 * np.array(pbc) @ crystal.cell.array
+        structures.append(crystal)
+    for atoms in structures:
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+    return Frames.from_ase(structures)

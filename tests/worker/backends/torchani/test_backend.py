@@ -18,8 +18,8 @@ pytest.importorskip('torch', reason='the torchani extra is not installed')
 
 from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Settings
+from aiida_mlpotential.worker.backends.torchani import TorchAniBackend, networks
 from aiida_mlpotential.worker.backends.torchani import backend as module
-from aiida_mlpotential.worker.backends.torchani import networks
 from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
 from aiida_mlpotential.worker.backends.torchani.interop import from_torchani
 from aiida_mlpotential.worker.errors import FrameStatus, OutOfMemory, WorkerError
@@ -27,6 +27,7 @@ from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.registry import PRETRAINED
 from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
+from aiida_mlpotential.worker.units import BOHR, ENERGY_UNITS
 
 KEYS = {'ANI-1x': 'ani1x', 'ANI-1ccx': 'ani1ccx', 'ANI-2x': 'ani2x'}
 
@@ -178,11 +179,80 @@ def test_parameters_for_other_elements_are_refused(random_weights):
         get_backend('torchani').load(spec, random_weights, Settings(device='cpu'))
 
 
-def test_parameters_in_other_units_are_refused(random_weights):
-    entry = PRETRAINED['ANI-1ccx']
-    spec = ModelSpec('m', 'torchani', entry.sha256, {f'model/{entry.file}': entry.sha256}, entry.elements, 8, 'eV')
-    with pytest.raises(WorkerError, match='Hartree and angstrom, not eV'):
+@pytest.mark.parametrize('unit', list(ENERGY_UNITS))
+def test_other_energy_units_scale_the_results(custom, load, random_weights, mixture, unit):
+    """Exactly: for the engine and for torchani's own evaluation."""
+    factor = ENERGY_UNITS[unit] / ENERGY_UNITS['Hartree']
+    request = TorchAniBackend.properties - {'energy'}
+    for path in (custom / 'custom_full_ani.pt', random_weights / 'model' / PRETRAINED['ANI-1ccx'].file):
+        expected, scaled = (load(path, energy_unit=name).evaluate(mixture, request) for name in ('Hartree', unit))
+        for name in ('energies', 'member_energies', 'forces', 'stress', 'forces_std', 'atomic_energies'):
+            np.testing.assert_allclose(
+                getattr(scaled, name), factor * getattr(expected, name), rtol=1e-14, err_msg=name
+            )
+
+
+def test_other_distance_units_scale_the_structure(custom, load, random_weights, mixture):
+    """A model in bohr sees the same numbers where the structure is larger by as much; its cutoff is meant so too."""
+    request = TorchAniBackend.properties - {'energy'}
+    larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)
+    for path in (custom / 'custom_full_ani.pt', random_weights / 'model' / PRETRAINED['ANI-1ccx'].file):
+        plain, bohr = (load(path, distance_unit=unit, precision='double') for unit in ('angstrom', 'bohr'))
+        expected, result = plain.evaluate(mixture, request), bohr.evaluate(larger, request)
+        for name, power in {'energies': 0, 'atomic_energies': 0, 'forces': 1, 'forces_std': 1, 'stress': 3}.items():
+            np.testing.assert_allclose(
+                getattr(result, name), getattr(expected, name) / BOHR**power, rtol=1e-7, atol=1e-9, err_msg=name
+            )
+        assert bohr.details()['cutoff'] == pytest.approx(plain.details()['cutoff'] * BOHR)
+
+
+def test_a_model_in_bohr_keeps_the_contract(custom, load, mixture):
+    backend = load(custom / 'custom_full_ani.pt', distance_unit='bohr', energy_unit='kcal/mol', precision='double')
+    larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)
+    check_backend(backend, larger, Tolerances(derivative=1e-4, step=3e-5))
+
+
+@pytest.mark.parametrize('name', KEYS)
+def test_published_atomic_energies(published, reference, name):
+    expected = [record for record in reference[KEYS[name]]['structures'] if 'atomic_energies_ev' in record]
+    assert expected
+    frames = Frames.from_ase([Atoms(record['numbers'], positions=record['positions']) for record in expected])
+    for precision, limit in {'single': 5e-6, 'double': 1e-8}.items():
+        result = _load(published, name, precision=precision).evaluate(frames, frozenset({'atomic_energies'}))
+        found = np.split(result.atomic_energies, frames.offsets[1:-1])
+        for record, atomic in zip(expected, found, strict=True):
+            np.testing.assert_allclose(atomic, record['atomic_energies_ev'], rtol=0, atol=limit)
+        sums = np.add.reduceat(result.atomic_energies, frames.offsets[:-1])
+        np.testing.assert_allclose(sums, result.energies, rtol=1e-15 * 32, atol=0)
+
+
+def test_a_model_is_one_file(random_weights):
+    spec = ModelSpec('m', 'torchani', '', {'model/a.pt': '', 'model/b.pt': ''})
+    with pytest.raises(WorkerError, match='is one file, m has 2'):
         get_backend('torchani').load(spec, random_weights, Settings(device='cpu'))
+
+
+def test_a_custom_model_needs_torchani(custom, load, random_weights, monkeypatch):
+    """The canonical file does not; the error says what to do."""
+    monkeypatch.setitem(sys.modules, 'torchani', None)
+    _load(random_weights)
+    with pytest.raises(WorkerError, match='backends install torchani') as caught:
+        load(custom / 'custom_full_ani.pt')
+    assert caught.value.label == 'ERROR_BACKEND_MISSING'
+
+
+def test_a_model_without_self_energies_says_so(custom, load, random_model, tmp_path):
+    parameters = from_torchani(random_model(1))
+    path = tmp_path / 'relative.npz'
+    dataclasses.replace(parameters, self_energies=np.zeros(5)).write(path)
+    for backend in (load(path), load(custom / 'custom_sequential_idx.pt')):
+        assert backend.details()['energies'] == 'relative'
+        assert 'energies are relative: the model has no self energies' in backend.notes
+    assert 'energies' not in load(custom / 'custom_full_ani.pt').details()
+
+
+def test_inspect_reads_the_file(custom):
+    assert get_backend('torchani').inspect(custom / 'custom_full_ani.pt').elements == ('H', 'C', 'O')
 
 
 def test_single_precision_holds_where_there_is_nothing_to_see(published):
