@@ -196,7 +196,7 @@ def measure(backend: str, number: int, repeats: int, threads: int) -> dict[str, 
 
 def python_of(backend: str, environments: Path | None) -> str | None:
     """Return the Python that has the library of a backend, if there is one."""
-    if environments is not None and (path := environments / backend / 'bin' / 'python').exists():
+    for path in sorted(environments.glob(f'{backend}*/bin/python')) if environments is not None else ():
         return str(path)
     return sys.executable if importlib.util.find_spec(backend) is not None else None
 
