@@ -73,3 +73,26 @@ def emt_model():
     return ModelData.from_ase_calculator(
         'ase.calculators.emt.EMT', elements=['Al', 'Cu', 'Ni', 'Pd', 'Ag', 'Pt', 'Au']
     ).get_or_store()
+
+
+@pytest.fixture
+def file_facts(monkeypatch):
+    """Return a dictionary for what every backend says of a parameter file, by its name; of others it says nothing.
+
+    An exception in place of facts is raised.
+    """
+    from aiida_mlpotential.data import model_info
+    from aiida_mlpotential.worker.backends.base import FileFacts
+
+    known = {}
+
+    class Inspector:
+        @staticmethod
+        def inspect(path):
+            facts = known.get(path.name, FileFacts())
+            if isinstance(facts, Exception):
+                raise facts
+            return facts
+
+    monkeypatch.setattr(model_info, 'get_backend', lambda name: Inspector)
+    return known

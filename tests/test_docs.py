@@ -1,6 +1,7 @@
 """The documentation is true: its Python runs and prints what it says, its commands exist, its tables are generated.
 
-A page may begin with comments for this runner: ``% requires: models`` (published parameters), ``% requires: pandas``.
+A page may begin with comments for this runner: ``% requires: models`` (published parameters), ``% requires: pandas``,
+``% requires: fixtures`` (the small models of the tests lie in the working directory).
 A ``text`` block right after a ``python`` block is what that block prints; ``...`` stands for anything.
 """
 
@@ -13,6 +14,7 @@ import io
 import logging
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +92,8 @@ def test_python_blocks(
     if '% requires: models' in path.read_text() or path.name == 'README.md':
         data: Path = request.getfixturevalue('shared_data')
         monkeypatch.setenv('AIIDA_MLPOTENTIAL_MODELS', str(data / 'models' / 'torchani'))
+    if '% requires: fixtures' in path.read_text():
+        shutil.copytree(ROOT / 'tests' / 'fixtures', tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('COLUMNS', '200')
     namespace: dict[str, object] = {'__name__': 'docs'}

@@ -12,7 +12,8 @@ from aiida_mlpotential.worker.registry import PretrainedModel
 
 from . import codes, params, reports, resume
 from .files import check_output, read_structures, single_structure, write_output
-from .models import install_model, resolve_model
+from .models import install_model
+from .models_show import resolve_model
 from .progress import Steps
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def single_point(context: click.Context, file: Path | None, parent: str | None, 
         inputs.update(code=code, metadata={'label': file.name, 'options': options})
     else:
         raise click.UsageError('name a FILE of structures, or a calculation with --continue.')
+    reports.warn_of_trust(inputs['model'])
     if daemon:
         _submit(inputs)
     else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from aiida.cmdline.utils import echo
 
-from aiida_mlpotential.worker.registry import PretrainedModel
-
+from .models_export import export_command
+from .models_import import import_command
+from .models_show import show
 from .params import ProfileGroup, sentence, with_profile
 from .progress import Steps
 from .tables import format_table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group('models', cls=ProfileGroup)
 def models() -> None:
-    """List, install and inspect pre-parameterised models."""
+    """List, install, import, export and inspect models."""
 
 
 @models.command('list')
@@ -37,13 +38,18 @@ def list_models(show_all: bool) -> None:
         node = library.find_model(model.name)
         if node is not None:
             known.add(node.uuid)
-        installed = '-' if node is None else node.pk
-        rows.append([model.name, ' '.join(model.elements), model.ensemble_size, model.method, model.doi, installed])
+        facts = [model.name, ' '.join(model.elements), model.ensemble_size, model.method, model.doi]
+        rows.append([*facts, 'torchani', '', '-' if node is None else node.pk])
     if show_all:
         for node in _own_models(known):
             elements = ' '.join(node.elements) if node.elements else 'any'
-            rows.append([node.name, elements, node.ensemble_size, node.method, node.doi, node.pk])
-    echo.echo(format_table(rows, ['Name', 'Elements', 'Members', 'Method', 'DOI', 'PK'], right=(2, 5)))
+            facts = [node.name, elements, node.ensemble_size, node.method, node.doi]
+            rows.append([*facts, node.backend_name, 'trusted' if node.trusted else '', node.pk])
+    headers = ['Name', 'Elements', 'Members', 'Method', 'DOI', 'Backend', 'Trust', 'PK']
+    if not show_all:  # the published ones have one backend, and need no trust
+        rows = [[*row[:5], row[-1]] for row in rows]
+        headers = [*headers[:5], headers[-1]]
+    echo.echo(format_table(rows, headers, right=(2, len(headers) - 1)))
     if any(row[-1] == '-' for row in rows):
         echo.echo('\nGet a model that has no PK with `aiida-mlpotential models install NAME`.')
 
@@ -76,43 +82,6 @@ def install(names: tuple[str, ...], directory: Path | None) -> None:
         install_model(name, steps, directory)
 
 
-@models.command('show')
-@click.argument('model', metavar='NAME|PK|UUID')
-@with_profile
-def show(model: str) -> None:
-    """Show what is known about a model, and where it was used."""
-    from aiida_mlpotential import library
-
-    found = resolve_model(model)
-    node = library.find_model(found.name) if isinstance(found, PretrainedModel) else found
-    if node is not None:
-        echo.echo(format_table(describe_node(node)))
-    elif isinstance(found, PretrainedModel):
-        echo.echo(format_table(describe_published(found)))
-        echo.echo(f'\nNot in the profile: `aiida-mlpotential models install {found.name}`.')
-
-
-def resolve_model(identifier: str) -> PretrainedModel | ModelData:
-    """Return a published model by name, or a node by PK or UUID; for anything else, say what there is."""
-    from aiida import orm
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-
-    from aiida_mlpotential import library
-    from aiida_mlpotential.data.model import ModelData
-
-    try:
-        return library.resolve_name(identifier)
-    except library.LibraryError as exception:
-        message = f'{sentence(exception)} Your own have a PK: `aiida-mlpotential models list --all`.'
-    try:
-        node = orm.load_node(identifier)
-    except (NotExistent, MultipleObjectsError, ValueError):
-        raise click.ClickException(message) from None
-    if not isinstance(node, ModelData):
-        raise click.ClickException(f'node {identifier} is of type {type(node).__name__}, not ModelData.')
-    return node
-
-
 def _own_models(known: set[str]) -> Iterable[ModelData]:
     from aiida import orm
 
@@ -139,42 +108,5 @@ def install_model(name: str, steps: Steps, directory: Path | None = None) -> Mod
     return node
 
 
-def describe_published(model: PretrainedModel) -> list[tuple[str, Any]]:
-    """Return what the registry knows about a model that is not in the profile."""
-    return [
-        ('Name', model.name),
-        ('Elements', ' '.join(model.elements)),
-        ('Members', model.ensemble_size),
-        ('Method', model.method),
-        ('DOI', model.doi),
-        ('Licence', model.licence),
-        ('sha256', model.sha256),
-    ]
-
-
-def describe_node(node: ModelData) -> list[tuple[str, Any]]:
-    """Return what a node knows about its model, and the number of calculations that used it."""
-    rows = [
-        ('Name', node.name),
-        ('Backend', node.backend_name),
-        ('Elements', ' '.join(node.elements) if node.elements else 'any'),
-        ('Members', node.ensemble_size),
-        ('Method', node.method),
-        ('DOI', node.doi),
-        ('Licence', node.licence),
-        ('Source', node.source_text),
-        ('Units', f'{node.energy_unit}, {node.distance_unit}'),
-        ('sha256', node.sha256),
-        ('PK', node.pk),
-        ('UUID', node.uuid),
-        ('Used by', _count_uses(node)),
-    ]
-    return [(name, value) for name, value in rows if value]
-
-
-def _count_uses(node: ModelData) -> str:
-    from aiida import orm
-
-    query = orm.QueryBuilder().append(type(node), filters={'id': node.pk}, tag='model')
-    number = query.append(orm.CalcJobNode, with_incoming='model').count()
-    return f'{number} calculation{"" if number == 1 else "s"}'
+for command in (show, import_command, export_command):
+    models.add_command(command)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aiida.orm import ProcessNode
 
     from aiida_mlpotential.data.frame_result import FrameResult
+    from aiida_mlpotential.data.model import ModelData
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
 
@@ -123,6 +124,13 @@ def notes_of(node: ProcessNode) -> list[str]:
     if 'output_parameters' not in node.outputs:
         return []
     return [str(note).rstrip('.') for note in node.outputs.output_parameters.get_dict().get('notes', [])]
+
+
+def warn_of_trust(model: ModelData) -> None:
+    """Say that the files of a model may run code, where somebody allowed that."""
+    if model.trusted:
+        reason = f': {model.trust_reason}' if model.trust_reason else ''
+        click.echo(f'Note: {model.name} is trusted, its files may run code on the computer of the job{reason}.')
 
 
 def show_outcome(step: Step, node: ProcessNode) -> None:

@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from aiida import orm
 from aiida.common.exceptions import ValidationError
-from aiida.orm.implementation import clean_value
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_mlpotential.worker.backends import BACKENDS
 from aiida_mlpotential.worker.frames import sha256_of
 from aiida_mlpotential.worker.schema import MODEL_DIRECTORY, ModelSpec
-from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
+
+from .model_checks import check_attributes, check_files, check_text
+from .model_files import is_inside, model_sha256, show
+from .model_info import DEFAULT_INFO, DEFAULT_UNITS_FROM, Claims, ModelInfo, describe_calculator, resolve
+from .model_parameters import Parameters, default_name, read_committee, read_single
+
+__all__ = ('DEFAULT_INFO', 'PARAMETERS_DIRECTORY', 'ModelData', 'ModelInfo')
 
 #: Folder of the parameter files in the repository of the node.
 PARAMETERS_DIRECTORY = 'parameters'
-_SHA256 = re.compile(r'[0-9a-f]{64}')
-_IMPORT_PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', re.ASCII)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelInfo:
-    """What a parameter file does not say of itself.
-
-    :ivar energy_unit: unit in which the model gives energies, a key of ``units.ENERGY_UNITS``
-    :ivar distance_unit: unit of the distances that it expects, a key of ``units.DISTANCE_UNITS``
-    :ivar source: where the parameters came from, such as ``PyPI: torchani==2.0``
-    :ivar licence: licence of the parameters
-    :ivar method: level of theory of the training data
-    :ivar doi: the publication to cite
-    """
-
-    energy_unit: str = 'eV'
-    distance_unit: str = 'angstrom'
-    source: str = ''
-    licence: str = ''
-    method: str = ''
-    doi: str = ''
-
-
-DEFAULT_INFO = ModelInfo()
+_PREFIX = 'aiida-mlpotential-'
+#: What makes a model another one, and what nodes stand for that were stored before it was recorded.
+_IDENTITY: dict[str, Any] = {
+    'options': None,
+    'elements': None,
+    'energy_unit': None,
+    'distance_unit': None,
+    'ensemble_size': None,
+    'files': None,
+    'trusted': False,
+    'committee': 0,
+    'units_from': DEFAULT_UNITS_FROM,
+}
 
 
 def _backend_of(node: Any) -> str:
@@ -55,8 +46,8 @@ def _backend_of(node: Any) -> str:
 class ModelData(orm.Data):
     """A machine-learning potential with its parameters, immutable and identified by the sha256 of these.
 
-    Make one with :meth:`from_file` or :meth:`from_ase_calculator`, then :meth:`get_or_store` it: the same parameters
-    are one node. The text that says where the parameters came from is ``source['description']``.
+    Make one with :meth:`from_file`, :meth:`from_members` or :meth:`from_ase_calculator`, then :meth:`get_or_store` it:
+    the same parameters are one node. The text that says where they came from is ``source['description']``.
     """
 
     class AttributesModel(orm.Data.AttributesModel):
@@ -68,14 +59,24 @@ class ModelData(orm.Data):
         sha256: str = OrmMetadataField(description='Hash of the parameters')
         elements: list[str] | None = OrmMetadataField(None, description='Chemical symbols in the order of the model')
         ensemble_size: int = OrmMetadataField(1, description='Number of members')
+        committee: int = OrmMetadataField(0, description='Number of parameter sets of a committee; 0: it is none')
         energy_unit: str = OrmMetadataField('eV', description='Unit in which the model gives energies')
         distance_unit: str = OrmMetadataField('angstrom', description='Unit of the distances that the model expects')
+        units_from: dict[str, str] = OrmMetadataField(
+            default_factory=dict, description='Who said the units `energy` and `distance`: `user`, `file`, `default`'
+        )
+        cutoff: float | None = OrmMetadataField(None, description='Range of the model (angstrom), if the file says it')
         options: dict[str, Any] = OrmMetadataField(default_factory=dict, description='Keys for the backend')
         files: dict[str, str] = OrmMetadataField(default_factory=dict, description='Parameter files and their hashes')
+        original_names: dict[str, str] = OrmMetadataField(
+            default_factory=dict, description='Names that files had, where they were not plain'
+        )
         licence: str = OrmMetadataField('', description='Licence of the parameters')
         method: str = OrmMetadataField('', description='Level of theory of the training data')
         doi: str = OrmMetadataField('', description='Publication to cite')
-        trusted: bool = OrmMetadataField(False, description='Whether unsafe loading of the files was allowed')
+        trusted: bool = OrmMetadataField(False, description='Whether somebody allowed unsafe loading of the files')
+        trust_reason: str = OrmMetadataField('', description='What is unsafe about loading them')
+        remarks: list[str] = OrmMetadataField(default_factory=list, description='What was worth noting at the import')
 
     @classmethod
     def from_file(
@@ -85,11 +86,14 @@ class ModelData(orm.Data):
         backend: str,
         name: str | None = None,
         elements: Sequence[str] | None = None,
-        ensemble_size: int = 1,
+        ensemble_size: int | None = None,
         options: Mapping[str, Any] | None = None,
         info: ModelInfo = DEFAULT_INFO,
+        trusted: bool = False,
     ) -> ModelData:
-        """Return an unstored node with a parameter file, or with all files of a directory.
+        """Return an unstored node with a parameter file, or with the files of a directory that the backend needs.
+
+        What is left out is read from the file, without its library and without running anything in it.
 
         :param path: the file or directory
         :param backend: one of ``worker.backends.BACKENDS``
@@ -98,35 +102,57 @@ class ModelData(orm.Data):
         :param ensemble_size: number of members
         :param options: JSON values for the backend
         :param info: units, source, licence, method and DOI
+        :param trusted: that whoever made the file may run code on the computer of the job; recorded where it is needed
         :raises FileNotFoundError: if there is no such file
         :raises ValueError: if something else is not valid; one sentence says what
         """
         path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f'there is no model file {str(path)!r}')
-        if path.is_dir():
-            links = [item for item in sorted(path.rglob('*')) if item.is_symlink()]
-            if links:
-                raise ValueError(
-                    f'the model directory has the symbolic link {links[0].name!r}: put the file itself there'
-                )
-            paths = {item.relative_to(path).as_posix(): item for item in sorted(path.rglob('*')) if item.is_file()}
-        else:
-            paths = {path.name: path}
-        if not paths:
-            raise ValueError(f'the model directory {str(path)!r} holds no files')
-        empty = [file for file, item in paths.items() if item.stat().st_size == 0]
-        if len(empty) == len(paths):
-            raise ValueError(f'the model file {str(path)!r} is empty: get it again from its source')
+        claims = Claims.make(backend, elements, ensemble_size, options, info, trusted)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            parameters = read_single(path, backend, Path(folder))
+            return cls._from_parameters(parameters, default_name(path) if name is None else name, claims)
+
+    @classmethod
+    def from_members(
+        cls,
+        paths: Sequence[str | Path],
+        *,
+        backend: str,
+        name: str | None = None,
+        elements: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        info: ModelInfo = DEFAULT_INFO,
+        trusted: bool = False,
+    ) -> ModelData:
+        """Return an unstored node with several parameter sets of one backend: a committee.
+
+        It is one potential: its energy and forces are means over the members, which all count the same, and their
+        sample standard deviation (ddof = 1) is its spread. The members must agree in elements, units and options.
+
+        :param paths: a file or directory for each member, which differ
+        :param name: defaults to that of the first file, with ``-committee``
+
+        The other parameters and the errors are those of :meth:`from_file`.
+        """
+        members = [Path(path) for path in paths]
+        if len(members) < 2:
+            raise ValueError(f'a committee needs two parameter sets or more, not {len(members)}: use from_file for one')
+        claims = Claims.make(backend, elements, None, options, info, trusted)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            parameters = read_committee(members, backend, Path(folder))
+            chosen = f'{default_name(members[0])}-committee' if name is None else name
+            return cls._from_parameters(parameters, chosen, claims)
+
+    @classmethod
+    def _from_parameters(cls, parameters: Parameters, name: str, claims: Claims) -> ModelData:
         node = cls()
-        node._set_all(name or path.stem, backend, ensemble_size, elements, options, info)
+        node._set_all(name, claims, resolve(claims, parameters.facts))
         hashes: dict[str, str] = {}
-        for file, item in paths.items():
-            with item.open('rb') as handle:
+        for file, path in parameters.files.items():
+            with path.open('rb') as handle:
                 node.base.repository.put_object_from_filelike(handle, f'{PARAMETERS_DIRECTORY}/{file}')
             hashes[file] = node._hash_of(file)
-        node.base.attributes.set_many({'files': hashes, 'sha256': _model_sha256(hashes, node.options)})
-        node._check()
+        node._set_files(hashes, committee=parameters.committee, original_names=dict(parameters.original_names))
         return node
 
     @classmethod
@@ -137,52 +163,38 @@ class ModelData(orm.Data):
         *,
         name: str | None = None,
         elements: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> ModelData:
-        """Return an unstored node for any ASE calculator.
+        """Return an unstored node for any ASE calculator, or for the model in the package of a family.
 
-        :param calculator: import path of the class, such as ``ase.calculators.emt.EMT``
+        :param calculator: import path of the class, such as ``ase.calculators.emt.EMT``, or a family with a model of
+            its own, such as ``chgnet``
         :param kwargs: its keyword arguments, JSON values
-        :param name: defaults to the last part of the import path
+        :param name: defaults to the last part of the import path, or what people call the family
         :param elements: chemical symbols that it knows; ``None`` leaves that to the calculator
-        :raises ValueError: if the path is no import path or the arguments are no JSON
+        :param options: further options of the backend, such as ``device_argument``
+        :raises ValueError: if the path is no import path, the family needs a file, or the arguments are no JSON
         """
-        if not isinstance(calculator, str) or not _IMPORT_PATH.fullmatch(calculator):
-            raise ValueError(
-                f'{calculator!r} is no import path; give module and class, such as ase.calculators.emt.EMT'
-            )
+        claims, facts, default = describe_calculator(calculator, kwargs, elements, options)
         node = cls()
-        options = {'calculator': calculator, 'kwargs': dict(kwargs or {})}
-        node._set_all(name or calculator.rpartition('.')[2], 'ase', 1, elements, options, DEFAULT_INFO)
-        node.base.attributes.set_many({'files': {}, 'sha256': _model_sha256({}, node.options)})
-        node._check()
+        node._set_all(default if name is None else name, claims, resolve(claims, facts))
+        node._set_files({})
         return node
 
-    def _set_all(
-        self,
-        name: str,
-        backend: str,
-        ensemble_size: int,
-        elements: Sequence[str] | None,
-        options: Mapping[str, Any] | None,
-        info: ModelInfo,
-    ) -> None:
+    def _set_all(self, name: str, claims: Claims, resolved: Mapping[str, Any]) -> None:
         """Set every attribute but those that depend on the files."""
-        attributes = dataclasses.asdict(info)
+        attributes = dataclasses.asdict(claims.info)
         source = attributes.pop('source')
         if source:
             self.source = {'description': source}
-        self.base.attributes.set_many(
-            {
-                **attributes,
-                'name': name,
-                'backend': backend,
-                'ensemble_size': ensemble_size,
-                'elements': None if elements is None else list(elements),
-                'options': _canonical_options(options or {}),
-                'trusted': False,
-            }
-        )
+        self.base.attributes.set_many({**attributes, 'name': name, 'backend': claims.backend, **resolved})
         self.label = str(name)
+
+    def _set_files(self, hashes: dict[str, str], **attributes: Any) -> None:
+        """Set what depends on the files, and check everything."""
+        sha256 = model_sha256(hashes, self.options)
+        self.base.attributes.set_many({'committee': 0, 'files': hashes, 'sha256': sha256, **attributes})
+        self._check()
 
     @property
     def name(self) -> str:
@@ -211,6 +223,11 @@ class ModelData(orm.Data):
         return int(self.base.attributes.get('ensemble_size'))
 
     @property
+    def committee(self) -> int:
+        """Return the number of parameter sets of a committee; 0 where it is none."""
+        return int(self.base.attributes.get('committee', 0))
+
+    @property
     def energy_unit(self) -> str:
         """Return the unit in which the model gives energies."""
         return str(self.base.attributes.get('energy_unit'))
@@ -221,6 +238,17 @@ class ModelData(orm.Data):
         return str(self.base.attributes.get('distance_unit'))
 
     @property
+    def units_from(self) -> dict[str, str]:
+        """Return who said the units ``energy`` and ``distance``; empty where that was not recorded."""
+        return dict(self.base.attributes.get('units_from', {}))
+
+    @property
+    def cutoff(self) -> float | None:
+        """Return the range of the model in angstrom, where the file says it."""
+        cutoff = self.base.attributes.get('cutoff', None)
+        return None if cutoff is None else float(cutoff)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Return the keys for the backend."""
         return dict(self.base.attributes.get('options'))
@@ -229,6 +257,11 @@ class ModelData(orm.Data):
     def files(self) -> dict[str, str]:
         """Return the sha256 of each parameter file, by its path."""
         return dict(self.base.attributes.get('files'))
+
+    @property
+    def original_names(self) -> dict[str, str]:
+        """Return the names that files had, by their path, where these were not plain."""
+        return dict(self.base.attributes.get('original_names', {}))
 
     @property
     def source_text(self) -> str:
@@ -252,8 +285,18 @@ class ModelData(orm.Data):
 
     @property
     def trusted(self) -> bool:
-        """Return whether unsafe loading of the files was allowed."""
-        return bool(self.base.attributes.get('trusted'))
+        """Return whether somebody allowed unsafe loading of the files."""
+        return bool(self.base.attributes.get('trusted', False))
+
+    @property
+    def trust_reason(self) -> str:
+        """Return what is unsafe about loading the files; empty where nothing is."""
+        return str(self.base.attributes.get('trust_reason', ''))
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what was worth noting when the model was imported."""
+        return list(self.base.attributes.get('remarks', []))
 
     def get_description(self) -> str:
         """Return a line for ``verdi node show`` and the like."""
@@ -263,9 +306,9 @@ class ModelData(orm.Data):
     def get_or_store(self) -> ModelData:
         """Return the stored node of the same model, or store this one.
 
-        The same model means equal sha256, backend, options, elements, units and number of members; name and source
-        may differ. Where two processes store the same model at the same moment there are two nodes, but both calls,
-        and all later ones, return the older of the two; the other stays unused.
+        The same model means equal sha256, backend, options, elements, members, units and trust, and that the units are
+        known from the same; name and source may differ. Where two processes store the same model at the same moment
+        there are two nodes, but both calls, and all later ones, return the older of the two; the other stays unused.
         """
         if self.is_stored:
             return self
@@ -285,8 +328,7 @@ class ModelData(orm.Data):
         return next((node for node in nodes if node._identity() == self._identity()), None)
 
     def _identity(self) -> tuple[Any, ...]:
-        keys = ('options', 'elements', 'energy_unit', 'distance_unit', 'ensemble_size', 'files', 'trusted')
-        return tuple(self.base.attributes.get(key) for key in keys)
+        return tuple(self.base.attributes.get(key, default) for key, default in _IDENTITY.items())
 
     def to_spec(self) -> ModelSpec:
         """Return the model as a job describes it, with the files by their path in the work directory."""
@@ -299,12 +341,22 @@ class ModelData(orm.Data):
             ensemble_size=self.ensemble_size,
             energy_unit=self.energy_unit,
             distance_unit=self.distance_unit,
+            committee=self.committee,
+            trusted=self.trusted,
+            units_from=self.units_from,
             options=self.options,
         )
 
     def copy_list(self) -> list[tuple[str, str, str]]:
-        """Return node, path in the repository and path in the work directory of each file: a ``local_copy_list``."""
-        return [(self.uuid, f'{PARAMETERS_DIRECTORY}/{file}', f'{MODEL_DIRECTORY}/{file}') for file in self.files]
+        """Return node, path in the repository and path in the work directory of each file: a ``local_copy_list``.
+
+        :raises ValueError: if a path leads out of the folder, as it may in a node that came from somebody else
+        """
+        files = self.files
+        for file in files:
+            if not is_inside(file):
+                raise ValueError(f'the path {show(file)} of {self.name} leads out of its folder: import the model anew')
+        return [(self.uuid, f'{PARAMETERS_DIRECTORY}/{file}', f'{MODEL_DIRECTORY}/{file}') for file in files]
 
     def _hash_of(self, file: str) -> str:
         with self.base.repository.open(f'{PARAMETERS_DIRECTORY}/{file}', 'rb') as handle:
@@ -321,78 +373,16 @@ class ModelData(orm.Data):
         """Check attributes, files and hashes before the node is stored."""
         super()._validate()
         attributes = self.base.attributes.all
-        missing = [key for key in ('name', 'backend', 'sha256', 'files', 'options') if key not in attributes]
-        if missing:
-            _refuse(f'the model has no {missing[0]}: make it with ModelData.from_file or from_ase_calculator')
-        if not isinstance(attributes['name'], str) or not attributes['name'].strip():
-            _refuse(f'the name of the model must be a text, not {attributes["name"]!r}')
-        if attributes['backend'] not in BACKENDS:
-            _refuse(f'unknown backend {attributes["backend"]!r}; there are {", ".join(sorted(BACKENDS))}')
-        for key, units in (('energy_unit', ENERGY_UNITS), ('distance_unit', DISTANCE_UNITS)):
-            if attributes.get(key) not in units:
-                _refuse(f'{key} = {attributes.get(key)!r} is not known; allowed are {", ".join(units)}')
-        size = attributes.get('ensemble_size')
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            _refuse(f'ensemble_size must be an integer, 1 or larger, not {size!r}')
-        _check_elements(attributes.get('elements'))
-        self._validate_files(attributes['files'], attributes['sha256'])
-        return True
-
-    def _validate_files(self, files: Mapping[str, str], sha256: str) -> None:
-        if not files and self.backend_name != 'ase':
-            _refuse(f'a model of the backend {self.backend_name} needs a parameter file')
+        check_attributes(attributes)
+        check_text('source', self.source_text)
         root = PurePosixPath(PARAMETERS_DIRECTORY)
-        there = {
+        there = [
             path.relative_to(root).as_posix()
             for path in self.base.repository.glob()
             if path.is_relative_to(root) and path.as_posix() != str(root) and not self._is_directory(path.as_posix())
-        }
-        if there != set(files):
-            _refuse(f'files {sorted(there)} do not match the attribute files {sorted(files)}')
-        for file, expected in files.items():
-            if not _SHA256.fullmatch(expected):
-                _refuse(f'the sha256 of {file!r} must be 64 hexadecimal digits, not {expected!r}')
-            found = self._hash_of(file)
-            if found != expected:
-                _refuse(f'the file {file!r} has sha256 {found}, expected {expected}')
-        if sha256 != _model_sha256(files, self.options):
-            _refuse(f'the sha256 of the model, {sha256!r}, is not that of its content')
+        ]
+        check_files(attributes, {file: self._hash_of(file) for file in there})
+        return True
 
     def _is_directory(self, path: str) -> bool:
         return bool(self.base.repository.get_object(path).file_type.name == 'DIRECTORY')
-
-
-def _refuse(message: str) -> NoReturn:
-    raise ValidationError(message)
-
-
-def _check_elements(elements: Any) -> None:
-    from ase.data import atomic_numbers
-
-    if elements is None:
-        return
-    if not elements:
-        _refuse('elements must not be empty: leave it out for a model that takes any element')
-    for symbol in elements:
-        if symbol == 'X' or symbol not in atomic_numbers:
-            _refuse(f'{symbol!r} in elements is no chemical symbol')
-    if len(set(elements)) != len(elements):
-        _refuse(f'elements has a symbol twice: {", ".join(elements)}')
-
-
-def _canonical_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as the database gives them back: tuples are lists, floats have 14 significant digits."""
-    try:
-        text = json.dumps(dict(options), sort_keys=True, allow_nan=False)
-        result: dict[str, Any] = clean_value(json.loads(text))  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError) as exception:
-        raise ValueError(f'the options of a model must be finite JSON values: {exception}') from None
-    return result
-
-
-def _model_sha256(files: Mapping[str, str], options: Mapping[str, Any]) -> str:
-    """Return the hash of the only file, else that of the list of files, else that of the options."""
-    if len(files) == 1:
-        return next(iter(files.values()))
-    content = dict(files) or dict(options)
-    return sha256_of(json.dumps(content, sort_keys=True, separators=(',', ':')).encode())

@@ -15,8 +15,9 @@ from aiida_mlpotential.worker.registry import PRETRAINED, PretrainedModel
 from .settings import MODELS_VARIABLE, LibraryError
 from .sources import CacheSource, Report, Source, SourceError, default_sources
 
-#: The networks give energies in this unit.
+#: The networks give energies, and expect distances, in these units.
 _ANI_ENERGY_UNIT = 'Hartree'
+_ANI_DISTANCE_UNIT = 'angstrom'
 
 
 def _silent(_: str) -> None:
@@ -55,7 +56,13 @@ def find_model(name: str) -> ModelData | None:
     filters = {'attributes.sha256': model.sha256, 'attributes.backend': 'torchani'}
     builder = orm.QueryBuilder().append(ModelData, filters=filters, tag='model').order_by({'model': 'id'})
     nodes: list[ModelData] = builder.all(flat=True)
-    return next((node for node in nodes if node.elements == model.elements), None)
+    return next((node for node in nodes if _is_published(node, model)), None)
+
+
+def _is_published(node: ModelData, model: PretrainedModel) -> bool:
+    """Return whether a node with the parameters of a model is that model: somebody may have said other units."""
+    expected = model.elements, model.ensemble_size, _ANI_ENERGY_UNIT, _ANI_DISTANCE_UNIT
+    return (node.elements, node.ensemble_size, node.energy_unit, node.distance_unit) == expected
 
 
 def get_model(name: str, sources: Sequence[Source] | None = None, report: Report | None = None) -> ModelData:
@@ -81,6 +88,7 @@ def get_model(name: str, sources: Sequence[Source] | None = None, report: Report
             ensemble_size=model.ensemble_size,
             info=ModelInfo(
                 energy_unit=_ANI_ENERGY_UNIT,
+                distance_unit=_ANI_DISTANCE_UNIT,
                 source=origin,
                 licence=model.licence,
                 method=model.method,

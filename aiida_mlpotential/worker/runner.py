@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import get_backend, load_backend
+from .backends import BACKENDS, get_backend, load_backend
 from .backends.base import Backend, Settings
 from .checks import Rules, check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
@@ -262,8 +262,9 @@ class Runner:
 def model_notes(model: ModelSpec) -> list[str]:
     """Return what whoever reads the results should know of the model: assumed units, and files that were trusted."""
     notes = []
+    own = BACKENDS[model.backend].module == 'ase'  # whose units are eV and angstrom by definition
     for quantity, unit in (('energy', model.energy_unit), ('distance', model.distance_unit)):
-        if model.units_from.get(quantity) == 'default':
+        if model.units_from.get(quantity) == 'default' and not own:
             notes.append(
                 f'the {quantity} unit of {model.name}, {unit}, was assumed: neither its file nor its importer said it'
             )

@@ -89,7 +89,11 @@ def test_a_model_file_that_was_changed_is_noticed(python_code, run, tmp_path, mo
     path = tmp_path / 'parameters.txt'
     path.write_text('right')
     model = ModelData.from_file(
-        path, backend='ase', options={'calculator': 'ase.calculators.emt.EMT', 'kwargs': {}}, elements=['Cu']
+        path,
+        backend='ase',
+        options={'calculator': 'ase.calculators.emt.EMT', 'kwargs': {}},
+        elements=['Cu'],
+        trusted=True,
     ).store()
     original = ModelData.to_spec
 
@@ -275,7 +279,7 @@ def test_structures_are_stored_once_and_copied_to_the_job(run):
     assert sha256_of(work / 'structures.npz') == structures.sha256
 
 
-def test_the_spread_of_forces_needs_an_ensemble(python_code, tmp_path):
+def test_the_spread_of_forces_needs_an_ensemble(python_code, tmp_path, file_facts):
     path = tmp_path / 'one_member.npz'
     path.write_bytes(b'parameters that nobody reads before the validator refuses')
     model = ModelData.from_file(path, backend='torchani', elements=['H'], info=ModelInfo(energy_unit='Hartree'))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from aiida import orm
-from aiida.common.links import LinkType
 
 from aiida_mlpotential import library
 from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.worker.backends.base import FileFacts
 from aiida_mlpotential.worker.registry import PRETRAINED
 
 
@@ -41,8 +41,20 @@ def test_list_shows_what_is_installed(installed: ModelData, invoke) -> None:
     assert 'LennardJones' not in result.output
     lines = invoke('models', 'list', '--all').output.splitlines()
     line = next(line for line in lines if line.startswith('LennardJones'))
-    assert line.split() == ['LennardJones', 'any', '1', str(own.pk)]
+    assert line.split() == ['LennardJones', 'any', '1', 'ase', str(own.pk)]
     assert not [line for line in lines if line.startswith('EMT')]  # it stands there as ANI-1x
+
+
+def test_list_marks_trusted_models(aiida_profile_clean, file_facts, invoke, tmp_path: Path) -> None:
+    """Whose files may run code is seen at once."""
+    (tmp_path / 'x.npz').write_text('1')
+    (tmp_path / 'y.npz').write_text('2')
+    file_facts['x.npz'] = FileFacts(needs_trust='a pickle')
+    for name in 'xy':
+        ModelData.from_file(tmp_path / f'{name}.npz', backend='sgdml', trusted=True).store()
+    lines = {line.split()[0]: line for line in invoke('models', 'list', '--all').output.splitlines() if line}
+    assert 'sgdml' in lines['x'] and 'trusted' in lines['x']
+    assert 'sgdml' in lines['y'] and 'trusted' not in lines['y']
 
 
 def test_install_says_what_is_done(emt: ModelData, invoke, monkeypatch, tmp_path: Path) -> None:
@@ -103,61 +115,6 @@ def test_unknown_name(aiida_profile_clean, invoke) -> None:
     assert result.exit_code == 1
     assert "there is no model 'ANI-2'; did you mean ANI-2x?" in result.output
     assert orm.QueryBuilder().append(ModelData).count() == 0
-
-
-def test_show_a_node(emt: ModelData, invoke) -> None:
-    """A model is shown by PK and by UUID, with the number of its calculations."""
-    for identifier in (emt.pk, emt.uuid):
-        result = invoke('models', 'show', identifier)
-        assert result.exit_code == 0, result.output
-        shown = dict(line.split(maxsplit=1) for line in result.output.splitlines() if not line.startswith('Used'))
-        assert shown['Name'] == 'EMT'
-        assert shown['Backend'] == 'ase'
-        assert shown['sha256'] == emt.sha256
-        assert shown['Units'] == 'eV, angstrom'
-        assert 'Used by   0 calculations' in result.output
-
-
-def test_show_counts_calculations(emt: ModelData, localhost: orm.Computer, invoke) -> None:
-    """Calculations that had the model as an input are counted."""
-    node = orm.CalcJobNode(computer=localhost, process_type='aiida.calculations:mlpotential.single_point')
-    node.base.links.add_incoming(emt, link_type=LinkType.INPUT_CALC, link_label='model')
-    node.store()
-    assert 'Used by   1 calculation\n' in invoke('models', 'show', emt.pk).output
-
-
-def test_show_a_published_model(aiida_profile_clean, invoke) -> None:
-    """What is not installed is shown from the registry, with the command that installs it."""
-    result = invoke('models', 'show', 'ani-1ccx')
-    assert result.exit_code == 0, result.output
-    assert PRETRAINED['ANI-1ccx'].doi in result.output
-    assert 'DLPNO-CCSD(T)/CBS' in result.output
-    assert '`aiida-mlpotential models install ANI-1ccx`' in result.output
-
-
-def test_show_an_installed_model(installed: ModelData, invoke) -> None:
-    """A published model that is installed is shown with its node."""
-    assert installed.uuid in invoke('models', 'show', 'ANI-1x').output
-
-
-@pytest.mark.parametrize(
-    ('identifier', 'message'),
-    [('ANI-3x', 'known are ANI-2x, ANI-1ccx, ANI-1x'), ('999999', "there is no model '999999'")],
-)
-def test_show_what_is_not_there(aiida_profile_clean, invoke, identifier: str, message: str) -> None:
-    """Neither a name nor a node: one sentence."""
-    result = invoke('models', 'show', identifier)
-    assert result.exit_code == 1
-    assert message in result.output
-    assert 'Traceback' not in result.output
-
-
-def test_show_another_node(aiida_profile_clean, invoke) -> None:
-    """A node of another type is named as what it is."""
-    node = orm.Int(1).store()
-    result = invoke('models', 'show', node.pk)
-    assert result.exit_code == 1
-    assert f'node {node.pk} is of type Int, not ModelData' in result.output
 
 
 def test_install_from_published_parameters(aiida_profile_clean, invoke, shared_data: Path) -> None:

@@ -182,3 +182,15 @@ def test_large_spread_is_in_electronvolt(aiida_profile) -> None:
     assert '2.500' in text
     assert 'std 2.500 eV on average' in text
     assert 'meV)' not in text
+
+
+def test_trust_is_said_before_a_launch(emt, capsys) -> None:
+    """Whose files may run code is named, with the reason; of others nothing is said."""
+    reports.warn_of_trust(emt)
+    assert capsys.readouterr().out == ''
+    model = emt.clone()
+    model.base.attributes.set_many({'trusted': True, 'trust_reason': 'it is a pickle'})
+    reports.warn_of_trust(model)
+    assert capsys.readouterr().out == (
+        'Note: EMT is trusted, its files may run code on the computer of the job: it is a pickle.\n'
+    )

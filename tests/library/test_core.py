@@ -3,7 +3,7 @@
 import pytest
 from aiida import orm
 
-from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.model import ModelData, ModelInfo
 from aiida_mlpotential.library import (
     CacheSource,
     DirectorySource,
@@ -139,3 +139,14 @@ def test_default_model_from_published_file(shared_data, tmp_path):
     assert node.sha256 == PRETRAINED['ANI-2x'].sha256
     assert node.source_text == 'file: ani2x_state_dict.pt'
     assert node.files == {'ani2x.npz': node.sha256}
+
+
+def test_the_same_file_with_other_units_is_another_model(aiida_profile_clean, sample, tmp_path):
+    """Who imports the published parameters as eV has made a mistake, which must not become that of everybody."""
+    path = sample.put(tmp_path)
+    wrong = ModelData.from_file(path, backend='torchani', info=ModelInfo(energy_unit='eV')).get_or_store()
+    assert find_model(sample.model.name) is None
+    right = get_model(sample.model.name, sources=[DirectorySource([tmp_path])])
+    assert right.pk != wrong.pk
+    assert (right.energy_unit, right.distance_unit) == ('Hartree', 'angstrom')
+    assert find_model(sample.model.name).pk == right.pk

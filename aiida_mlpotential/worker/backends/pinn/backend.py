@@ -52,13 +52,12 @@ class PinnBackend(Backend):
 
         The unit of energy is that of the training data times ``e_unit``, and nothing names the former; a value of 27.2
         is no proof. So the backend's default, eV and angstrom as in PiNN's ASE calculator, holds unless a user knows.
-        The cutoff is given as if the unit of distance were angstrom.
         """
         model = read_model(path)
         return FileFacts(
             elements=model.elements,
             cutoff=model.cutoff,
-            options={'network': model.network, 'checkpoint': model.checkpoint},
+            options={'network': model.network, 'e_unit': model.unit},  # which members of a committee must share
             remarks=model.remarks(),
             files=model.files,
         )

@@ -158,6 +158,7 @@ def inspect_file(path: Path) -> FileFacts:
         remarks.append('the file does not say its cutoff')
     return FileFacts(
         elements=elements,
+        elements_certain=False,
         cutoff=max(cutoffs, default=None),
         needs_trust=reason_for_trust(file),
         remarks=tuple(remarks),

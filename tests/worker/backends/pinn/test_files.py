@@ -25,7 +25,7 @@ def test_what_the_files_say(model):
     assert facts.elements == ('H', 'C', 'O')
     assert facts.cutoff == 4.5
     assert (facts.energy_unit, facts.distance_unit) == (None, None)
-    assert facts.options == {'network': 'PiNet2', 'checkpoint': 'model.ckpt-3000'}
+    assert facts.options == {'network': 'PiNet2', 'e_unit': pytest.approx(27.211386024367243, rel=1e-15)}
     assert set(facts.files) == {path.name for path in model.iterdir()}
     assert not facts.needs_trust
 
