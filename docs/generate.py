@@ -128,7 +128,7 @@ def backends() -> str:
     given = table(
         ('Property', *map(code, BACKENDS)),
         (
-            (code(item), *('yes' if item in entry.properties else '–' for entry in BACKENDS.values()))
+            (code(item), *('yes' if item in entry.properties else '-' for entry in BACKENDS.values()))
             for item in PROPERTIES
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -12,17 +13,16 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJob, CalcJobProcessSpec
 
 from aiida_mlpotential import __version__
+from aiida_mlpotential.archive import worker_archive
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData, to_frames
 from aiida_mlpotential.worker import schema
-from aiida_mlpotential.worker.backends import get_backend
-from aiida_mlpotential.worker.checks import check_frames, explain
+from aiida_mlpotential.worker.checks import Rules, check_frames, explain
 from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
 from aiida_mlpotential.worker.frames import sha256_of
 from aiida_mlpotential.worker.parameters import validate_parameters, with_defaults
-
-from .archive import worker_archive
+from aiida_mlpotential.worker.request import check_request
 
 #: How the worker comes to the computer; see ``metadata.options.worker``.
 WORKERS = ('upload', 'installed')
@@ -59,7 +59,7 @@ def validate_inputs(inputs: dict[str, Any], ports: Any) -> str | None:
         return 'give either `structure` (one StructureData) or `structures` (a StructureSetData), and not both.'
     parameters = with_defaults(_content(inputs.get('parameters')))
     checks = (
-        _validate_properties(model, parameters),
+        check_request(model.to_spec(), parameters),
         _validate_parent(inputs),
         _validate_periodic(structure, structures, parameters),
     )
@@ -69,20 +69,7 @@ def validate_inputs(inputs: dict[str, Any], ports: Any) -> str | None:
     if structure is not None:
         return _validate_single(structure, model, parameters)
     assert isinstance(structures, StructureSetData)  # noqa: S101 - for the type checker; the port guarantees it
-    return _validate_elements(structures, model)
-
-
-def _validate_properties(model: ModelData, parameters: dict[str, Any]) -> str | None:
-    available = get_backend(model.backend_name).properties
-    missing = sorted(set(parameters['properties']) - available)
-    if missing:
-        return (
-            f'parameters: properties = {parameters["properties"]}: the backend {model.backend_name} of {model.name} '
-            f'has no {", ".join(missing)}; it has {", ".join(sorted(available))}.'
-        )
-    if 'forces_std' in parameters['properties'] and model.ensemble_size == 1:
-        return f'parameters: properties asks for forces_std, but {model.name} has one member: leave it out.'
-    return None
+    return _validate_structures(structures, model, parameters)
 
 
 def _validate_parent(inputs: dict[str, Any]) -> str | None:
@@ -114,23 +101,24 @@ def _validate_periodic(
 def _validate_single(structure: orm.StructureData, model: ModelData, parameters: dict[str, Any]) -> str | None:
     """Say at once what the worker would say of a single structure."""
     frames = to_frames(structure)
-    minimum = parameters['minimum_distance']
-    status = int(check_frames(frames, model.elements, minimum)[0])
+    rules = Rules.of(model.elements, model.options, parameters)
+    status = int(check_frames(frames, rules)[0])
     if status == FrameStatus.PENDING:
         return None
-    return f'structure: {explain(frames, 0, status, model.elements, minimum)}.'
+    return f'structure: {explain(frames, 0, status, rules)}.'
 
 
-def _validate_elements(structures: StructureSetData, model: ModelData) -> str | None:
+def _validate_structures(structures: StructureSetData, model: ModelData, parameters: dict[str, Any]) -> str | None:
     """Refuse a set of which not one structure can be evaluated; a few bad ones fail on their own, later."""
-    if model.elements is None or set(structures.elements) <= set(model.elements):
+    rules = dataclasses.replace(Rules.of(model.elements, model.options, parameters), minimum_distance=0.0)
+    known = rules.elements is None or set(structures.elements) <= set(rules.elements)
+    if known and rules.atom_order is None:
         return None
-    if np.any(check_frames(structures.get_frames(), model.elements) == FrameStatus.PENDING):
+    status = check_frames(structures.get_frames(), rules)
+    if np.any(status == FrameStatus.PENDING):
         return None
-    return (
-        f'structures: every structure has an element that {model.name} does not know; '
-        f'it knows {", ".join(model.elements)}.'
-    )
+    first = explain(structures.get_frames(), 0, int(status[0]), rules)
+    return f'structures: {model.name} can evaluate none of them; the first: {first}.'
 
 
 class MlpotentialCalculation(CalcJob):

@@ -28,5 +28,5 @@ def test_what_is_no_job_is_refused(text):
 
 def test_users_ask_for_properties_by_the_names_of_the_field():
     names = ('forces', 'stress', 'forces_std', 'atomic_energies', 'charges', 'hessian')
-    assert PROPERTIES == {'energy': 'energies', **{name: name for name in names}}
+    assert dict(PROPERTIES) == {'energy': 'energies', **dict(zip(names, names, strict=True))}
     assert all(quantity.unit and quantity.help.endswith('.') for quantity in QUANTITIES.values())

@@ -59,15 +59,14 @@ class FileFacts:
     :ivar energy_unit: key of ``units.ENERGY_UNITS``; ``None`` where the file does not say
     :ivar distance_unit: key of ``units.DISTANCE_UNITS``; ``None`` where the file does not say
     :ivar cutoff: in the distance unit of the model
-    :ivar elements_certain: False where the elements are a good guess, which the user may know better
     :ivar options: what the backend needs to know in addition, such as the atom order of an sGDML model; JSON values
     :ivar needs_trust: why the file cannot be loaded without running what is in it; empty where it can
     :ivar remarks: sentences for whoever imports the file
     :ivar files: of a directory, the files that the backend needs, by their path in it; ``None``: all
+    :ivar elements_certain: False where the elements are a good guess, which the user may know better
     """
 
     elements: tuple[str, ...] | None = None
-    elements_certain: bool = True
     ensemble_size: int = 1
     energy_unit: str | None = None
     distance_unit: str | None = None
@@ -76,6 +75,7 @@ class FileFacts:
     needs_trust: str = ''
     remarks: tuple[str, ...] = ()
     files: tuple[str, ...] | None = None
+    elements_certain: bool = True
 
 
 class ModelFileError(ValueError):
