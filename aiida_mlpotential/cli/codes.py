@@ -126,25 +126,34 @@ def check_interpreter(code: InstalledCode) -> tuple[bool, str]:
     )
 
 
-def find_code(code: InstalledCode | None = None) -> InstalledCode:
-    """Return the given Code, or else the one to use by default.
+def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
+    """Return the given Code, or else the one to use for a model of a backend.
 
-    That is ``mlpotential@localhost`` if it exists, else the only Code of the plugin.
+    That is the one that the installer made for the backend; else ``mlpotential@localhost`` if it exists and no
+    backend has it to itself; else the only Code of the plugin.
 
     :raises CodeError: if there is none, or more than one to choose from
     """
     from aiida import orm
 
+    from aiida_mlpotential.installer.codes import environment_of, find_codes
+
     if code is not None:
         return code
     query = orm.QueryBuilder().append(orm.InstalledCode, filters={'attributes.input_plugin': PLUGIN})
-    codes: list[InstalledCode] = query.all(flat=True)
-    preferred = [item for item in codes if item.full_label == f'{CODE_LABEL}@{COMPUTER_LABEL}']
-    if preferred:
-        return preferred[-1]
-    if len(codes) == 1:
-        return codes[0]
-    if not codes:
-        raise CodeError('the profile has no Code to run on: make one with `aiida-mlpotential setup`.')
-    labels = ', '.join(sorted({item.full_label for item in codes}))
-    raise CodeError(f'there are several Codes ({labels}): choose one with --code.')
+    found: list[InstalledCode] = query.all(flat=True)
+    others = [item for item in found if not item.is_hidden and not environment_of(item)]
+    preferred = [item for item in others if item.full_label == f'{CODE_LABEL}@{COMPUTER_LABEL}']
+    choices = find_codes(backend)
+    if not choices:
+        choices = preferred[-1:] or others
+    if len(choices) == 1:
+        return choices[0]
+    if not choices:
+        setup = 'make one with `aiida-mlpotential setup`, or ' if backend == 'torchani' else ''
+        raise CodeError(
+            f'the profile has no Code for the backend {backend}: {setup}run '
+            f'`aiida-mlpotential backends install {backend}`.'
+        )
+    labels = ', '.join(sorted({item.full_label for item in choices}))
+    raise CodeError(f'there are several Codes for the backend {backend} ({labels}): choose one with --code.')

@@ -68,9 +68,10 @@ def single_point(context: click.Context, file: Path | None, parent: str | None, 
         calculation = resume.load_calculation(parent)
         inputs, structures = resume.make_inputs(calculation, parameters, options), resume.structures_of(calculation)
     elif file is not None:
-        code = codes.find_code(arguments['code'])
         structures = read_structures(file, arguments['index'], arguments['file_format'])
-        inputs = make_inputs(file, structures, find_model(arguments['model']), parameters)
+        model = find_model(arguments['model'])
+        code = codes.find_code(arguments['code'], model.backend_name)
+        inputs = make_inputs(file, structures, model, parameters)
         inputs.update(code=code, metadata={'label': file.name, 'options': options})
     else:
         raise click.UsageError('name a FILE of structures, or a calculation with --continue.')

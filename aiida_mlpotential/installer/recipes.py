@@ -173,6 +173,13 @@ RECIPES: dict[str, Recipe] = {
             oldest=Python(3, 11),
             family=True,
         ),
+        Recipe(
+            'sevennet',
+            'sevenn',
+            '0.13.0',
+            (Step('torch', (TORCH, *WORKER)), Step('SevenNet', ('sevenn==0.13.0',))),
+            family=True,
+        ),
     )
 }
 

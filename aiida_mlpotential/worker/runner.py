@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
@@ -277,10 +278,8 @@ def versions(libraries: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of Python and of the libraries that made the numbers."""
     found = {'python': platform.python_version()}
     for name in ('numpy', 'ase', *libraries):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of some there are variants
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = 'unknown'
     return found
 
 

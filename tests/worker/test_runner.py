@@ -16,7 +16,8 @@ from ase.calculators.emt import EMT
 from aiida_mlpotential.worker import runner, storage
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec
+from aiida_mlpotential.worker.runner import model_notes, versions
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JobSpec, ModelSpec
 
 
 def _expected(frames: Frames) -> np.ndarray:
@@ -294,3 +295,31 @@ def test_a_killed_process_leaves_valid_files(job, copper):
     assert np.isfinite(job.array('energies')[ok]).all()
     assert np.isnan(job.array('energies')[~ok]).all()
     assert job.run()['counts']['ok'] == 800
+
+
+def test_units_that_nobody_stated_and_trust_are_noted():
+    model = ModelSpec('mine', 'schnetpack', '0' * 64, energy_unit='kcal/mol', trusted=True)
+    assumed = dataclasses.replace(model, units_from={'energy': 'default', 'distance': 'user'})
+    assert model_notes(assumed) == [
+        'the energy unit of mine, kcal/mol, was assumed: neither its file nor its importer said it',
+        'the files of mine were trusted: code in them may have run',
+    ]
+    stated = dataclasses.replace(model, trusted=False, units_from={'energy': 'file', 'distance': 'user'})
+    assert model_notes(stated) == []
+
+
+def test_the_units_of_ase_are_no_assumption():
+    model = ModelSpec('EMT', 'ase', '0' * 64, units_from={'energy': 'default', 'distance': 'default'})
+    assert model_notes(model) == []
+
+
+def test_versions_are_those_of_what_is_there():
+    found = versions(('numpy', 'a-distribution-that-nobody-made'))
+    assert found.keys() == {'python', 'numpy', 'ase'}
+
+
+def test_the_summary_says_that_files_were_trusted(job):
+    job.model = dataclasses.replace(job.model, trusted=True)
+    info = job.run()
+    assert info['model']['trusted'] is True
+    assert 'Trusted                yes' in (job.directory / 'mlpotential.txt').read_text()

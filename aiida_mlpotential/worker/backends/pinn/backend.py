@@ -28,8 +28,6 @@ class PinnBackend(Backend):
     """A ``potential_model`` of PiNN (Teoroo-CMC), in single precision, the only one that PiNN has."""
 
     name: ClassVar[str] = 'pinn'
-    properties = frozenset({'energy', 'forces', 'stress', 'atomic_energies'})
-    libraries = ('tensorflow', 'tensorflow-cpu', 'tf-keras', 'pinn')
 
     def __init__(self, graph: PinnGraph, model: PinnModel, units: tuple[str, str], device: str, threads: int) -> None:
         """Hold a graph that is ready.

@@ -33,8 +33,6 @@ class TorchAniBackend(Backend):
     """An ANI ensemble in the canonical parameter file, or a model trained with torchani in any form it is saved in."""
 
     name: ClassVar[str] = 'torchani'
-    properties = frozenset({'energy', 'forces', 'stress', 'forces_std', 'atomic_energies'})
-    libraries = ('torch', 'torchani')
 
     def __init__(
         self, loaded: Loaded, spec: ModelSpec, device: str, settings: Settings, notes: tuple[str, ...]
