@@ -66,6 +66,38 @@ def test_run_batch_and_query(model: ModelData) -> None:
     assert f'  ase {ase.__version__}: 1' in answers.output
 
 
+def test_run_own_model(model: ModelData) -> None:
+    """One file with two members; the units are the backend's, and the results say so."""
+    pytest.importorskip('torchani')
+    path = Path(__file__).parent / 'fixtures' / 'torchani' / 'custom_full_ani.pt'
+    for _ in range(2):
+        result = _run('run_own_model.py', '-b', 'torchani', '--code', 'mlpotential@localhost', path)
+        assert result.exit_code == 0, result.output
+    assert orm.QueryBuilder().append(ModelData, filters={'attributes.backend': 'torchani'}).count() == 1
+    lines = result.output.splitlines()
+    assert 'Hartree, angstrom (default)' in lines[0]
+    assert [line.partition(':')[0] for line in lines[1:4]] == ['0', '1', '2']
+    assert all('+-' in line for line in lines[1:4])
+    assert 'note: the energy unit of custom_full_ani, Hartree, was assumed' in result.output
+
+
+def test_own_model_mistakes_are_one_sentence(model: ModelData, tmp_path: Path) -> None:
+    """No Code, no file, a file of another kind, and members that do not go together."""
+    folder = Path(__file__).parent / 'fixtures' / 'sgdml'
+    files = [folder / 'ethanol_kcal_ang.npz', folder / 'ethanol_hartree_bohr.npz']
+    usual = ['--code', 'mlpotential@localhost']
+    for arguments, message in (
+        (['-b', 'sgdml', files[0]], 'aiida-mlpotential backends install sgdml'),
+        (['-b', 'sgdml', *usual, tmp_path / 'none.npz'], 'there is no model file'),
+        (['-b', 'schnetpack', *usual, files[0]], 'ethanol_kcal_ang.npz'),
+        (['-b', 'sgdml', *usual, *files], 'must have the same energy unit'),
+    ):
+        result = _run('run_own_model.py', *arguments)
+        assert result.exit_code == 1
+        assert result.output.startswith('Error: ')
+        assert message in result.output
+
+
 def test_query_finds_uncertain_structures(model: ModelData, monkeypatch) -> None:
     """Only structures above the threshold are named, by the node and their index in it."""
     import numpy as np
