@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.ase import AseBackend
 from aiida_mlpotential.worker.backends.base import Settings
 
-#: What has to be there for each backend with a maker of models.
-LIBRARIES = {'torchani': 'torchani', 'sgdml': 'sgdml', 'schnetpack': 'schnetpack', 'pinn': 'pinn'}
+#: The backends with a maker of models; each has the name of its library.
+LIBRARIES = ('torchani', 'sgdml', 'schnetpack', 'pinn')
 
 
 def test_usable(tmp_path: Path) -> None:
@@ -35,7 +36,8 @@ def test_usable(tmp_path: Path) -> None:
 @pytest.mark.parametrize('backend', LIBRARIES)
 def test_backends(backend: str, tmp_path: Path) -> None:
     """Wherever a library is, its self test passes, with a model whose forces are large enough to mean something."""
-    pytest.importorskip(LIBRARIES[backend], reason=f'{backend} is not installed', exc_type=ImportError)
+    if importlib.util.find_spec(backend) is None:  # SchNetPack cannot be imported as it is
+        pytest.skip(f'{backend} is not installed')
     process = subprocess.run(
         [sys.executable, '-m', 'aiida_mlpotential.worker.selftest', backend, str(tmp_path)],
         capture_output=True,
