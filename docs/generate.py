@@ -135,6 +135,18 @@ def backends() -> str:
     return f'{overview}\n{given}'
 
 
+def options() -> str:
+    """Return the options that models of each backend may have."""
+    from aiida_mlpotential.worker.backends.options import OPTIONS
+
+    rows = (
+        (code(name or 'others'), code(key), item.allowed, item.help, 'yes' if item.from_file else 'no')
+        for name, found in OPTIONS.items()
+        for key, item in found.items()
+    )
+    return table(('Backend', 'Option', 'Allowed', 'Meaning', 'Read from the file'), rows)
+
+
 def models() -> str:
     """Return the pre-parameterised models."""
     from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
@@ -225,6 +237,7 @@ PAGES: dict[str, Callable[[], str]] = {
     'statuses': statuses,
     'exit_codes': exit_codes,
     'backends': backends,
+    'options': options,
     'models': models,
     'units': units,
     'ports': ports,

@@ -154,6 +154,7 @@ def _generator() -> ModuleType:
 def test_tables_hold_every_fact(tmp_path: Path) -> None:
     """The generated reference names everything that the code defines."""
     from aiida_mlpotential.worker.backends import BACKENDS
+    from aiida_mlpotential.worker.backends.options import OPTIONS
     from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
     from aiida_mlpotential.worker.parameters import PARAMETERS
     from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES
@@ -166,6 +167,7 @@ def test_tables_hold_every_fact(tmp_path: Path) -> None:
         'quantities': list(QUANTITIES),
         'statuses': [item.name for item in FrameStatus],
         'exit_codes': [item.label for item in EXIT_CODES],
+        'options': [key for options in OPTIONS.values() for key in options],
         'backends': [*BACKENDS, *PROPERTIES, 'kcal/mol, angstrom'],
         'models': [text for item in PRETRAINED.values() for text in (item.name, item.doi, item.sha256)],
         'units': [*ENERGY_UNITS, *DISTANCE_UNITS],

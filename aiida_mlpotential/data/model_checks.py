@@ -11,6 +11,7 @@ from aiida.common.exceptions import ValidationError
 
 from aiida_mlpotential.worker.backends import BACKENDS
 from aiida_mlpotential.worker.backends.base import ModelFileError
+from aiida_mlpotential.worker.backends.options import validate_options
 from aiida_mlpotential.worker.schema import MODEL_DIRECTORY, member_directory
 from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
@@ -41,6 +42,9 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
         refuse(f'the name of the model must be a text of one line, {_MAX_NAME} characters at most, not {name!r}')
     if attributes['backend'] not in BACKENDS:
         refuse(f'unknown backend {attributes["backend"]!r}; there are {", ".join(sorted(BACKENDS))}')
+    message = validate_options(attributes['backend'], attributes['options'])
+    if message:
+        refuse(message)
     for key in ('licence', 'method', 'doi', 'trust_reason'):
         check_text(key, attributes.get(key, ''))
     _check_units(attributes)

@@ -223,12 +223,17 @@ def resolve(claims: Claims, facts: FileFacts) -> dict[str, Any]:
         'energy_unit': energy,
         'distance_unit': distance,
         'units_from': {'energy': energy_from, 'distance': distance_from},
-        'cutoff': None if facts.cutoff is None else float(facts.cutoff) * DISTANCE_UNITS.get(distance, 1.0),
+        'cutoff': None if facts.cutoff is None else _cutoff(float(facts.cutoff) * DISTANCE_UNITS.get(distance, 1.0)),
         'options': _options(claims.options, canonical_options(facts.options)),
         'trusted': bool(reason),
         'trust_reason': _clean(reason),
         'remarks': clean_texts(remarks),
     }
+
+
+def _cutoff(value: float) -> float:
+    """Return a range as the database gives it back, with 14 significant digits."""
+    return float(clean_value(value))  # type: ignore[no-untyped-call]
 
 
 def _unit(kind: str, claimed: str, stated: str | None, default: str, remarks: list[str]) -> tuple[str, str]:

@@ -81,15 +81,15 @@ def environment_of(code: InstalledCode) -> dict[str, Any]:
 
 
 def find_codes(backend: str | None = None, computer: Computer | None = None) -> list[InstalledCode]:
-    """Return the Codes that were made here and not retired since, the oldest first."""
+    """Return the Codes that were made here and not retired since, the oldest first; a user may have hidden them."""
     from aiida import orm
 
     query = orm.QueryBuilder()
     query.append(orm.Computer, filters={} if computer is None else {'uuid': computer.uuid}, tag='computer')
     query.append(orm.InstalledCode, filters={'extras': {'has_key': EXTRA}}, with_computer='computer', tag='code')
     query.order_by({'code': {'id': 'asc'}})
-    found = query.all(flat=True)
-    return [code for code in found if not code.is_hidden and backend in (None, environment_of(code).get('backend'))]
+    facts = [(code, environment_of(code)) for code in query.all(flat=True)]
+    return [code for code, known in facts if not known.get('removed') and backend in (None, known.get('backend'))]
 
 
 def retire_code(code: InstalledCode) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import posixpath
 import shlex
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,13 +128,19 @@ class Environment:
 
     @classmethod
     def find(cls, remote: Remote, path: str) -> Environment | None:
-        """Return the environment at a path, or ``None`` if there is none that was made here."""
+        """Return the environment at a path, or ``None`` if there is none that was made here.
+
+        A copy that somebody made of one is none: its manifest is that of another place.
+        """
         text = remote.read(posixpath.join(path, MANIFEST))
         try:
             manifest = json.loads(text) if text else None
         except ValueError:
             return None
         if not isinstance(manifest, dict) or manifest.get('made by') != MADE_BY:
+            return None
+        place = str(manifest.get('path', path))
+        if posixpath.normpath(path) != place and not remote.same(path, place):
             return None
         return cls(remote, path, manifest)
 
@@ -152,7 +159,8 @@ class Environment:
         while not self.remote.exists(parent):
             parents.append(parent)
             parent = posixpath.dirname(parent)
-        self.manifest = {'made by': MADE_BY, 'state': 'unfinished', **facts, 'path': self.path, 'parents': parents}
+        own = {'made by': MADE_BY, 'state': 'unfinished', 'id': uuid.uuid4().hex}
+        self.manifest = {**own, **facts, 'path': self.path, 'parents': parents}
         text = shlex.quote(json.dumps(self.manifest, indent=1))
         # Nobody else's directory is taken: mkdir fails where there is one.
         lines = self.remote.ask(
@@ -219,6 +227,8 @@ class Environment:
                 if self.remote.exists(self.path):
                     raise InstallerError(f'{self.path} was not made here, and is left alone.')
                 return
+            if found.manifest.get('id') != self.manifest.get('id'):
+                raise InstallerError(f'{self.path} was made by another installation, and is left alone.')
             self.remote.stop_step(self.path)
             quoted = shlex.quote(self.path)
             # The manifest goes last: what a first attempt leaves can still be recognised. A second one is for files

@@ -153,6 +153,10 @@ class Remote:
             'yes'
         ]
 
+    def same(self, path: str, other: str) -> bool:
+        """Return whether two paths lead to the same place."""
+        return self.run(f'test {shlex.quote(path)} -ef {shlex.quote(other)}')[0] == 0
+
     def upload(self, source: Path, target: str) -> None:
         """Send a file, or a directory with all that is in it."""
         method = 'puttree' if source.is_dir() else 'putfile'

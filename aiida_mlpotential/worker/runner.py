@@ -18,6 +18,7 @@ import numpy as np
 
 from .backends import BACKENDS, get_backend, load_backend
 from .backends.base import Backend, Settings
+from .backends.options import validate_options
 from .checks import Rules, check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
@@ -136,7 +137,7 @@ class Runner:
             stopping=self._stopping,
             checkpoint=self._checkpoint,
         )
-        self._check_frames(context, Rules.of(job.model.elements, job.model.options, parameters))
+        self._check_frames(context, Rules.of(job.model.elements or backend.elements, job.model.options, parameters))
         begin = time.monotonic()
         task().run(context)
         self.content['timings']['evaluate'] = time.monotonic() - begin
@@ -187,6 +188,9 @@ class Runner:
     def _load_backend(self, job: JobSpec, parameters: Mapping[str, Any]) -> Backend:
         begin = time.monotonic()
         get_backend(job.model.backend)  # says so if there is none of that name
+        message = validate_options(job.model.backend, job.model.options)
+        if message:
+            raise WorkerError('ERROR_MODEL_UNSUPPORTED', message)
         message = check_request(job.model, parameters)
         if message:
             raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', message)

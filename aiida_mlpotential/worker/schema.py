@@ -107,7 +107,7 @@ QUANTITIES: dict[str, Quantity] = {
             'hessian',
             'requested',
             'Second derivatives of the energy, the matrices (3 N, 3 N) of the structures one after the other; from '
-            'central differences of the forces, 6 N evaluations a structure.',
+            'central differences of the forces, 6 N evaluations a structure in double precision, 12 N in single.',
         ),
     )
 }

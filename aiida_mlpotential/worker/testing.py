@@ -24,12 +24,20 @@ class Tolerances:
     step: float = 2e-4
 
 
+#: Quantities with a row for each atom, and the tolerance that each quantity has.
+_OF_ATOMS = ('forces', 'forces_std', 'atomic_energies', 'charges')
+_LIMITS = {'energies': 'energy', 'member_energies': 'energy', 'atomic_energies': 'energy', 'stress': 'stress'}
+_LIMITS |= dict.fromkeys(('forces', 'forces_std', 'charges'), 'forces')
+
+
 def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | None = None) -> None:
     """Raise an ``AssertionError`` that says what a backend does wrong.
 
-    Checked are shapes and types, that atomic energies sum to the energy, that results do not depend on what else is in
-    a batch nor on the order of atoms, that energies do not change and forces turn with a rotation, that forces and
-    stress are the derivatives of the energy, and that the energy is the mean of the members.
+    Checked are shapes and types, that atomic energies sum to the energy, that no result depends on what else is in a
+    batch, on what else is asked for, on the order of atoms, on where the structure lies, or on which image of an atom
+    is given, that energies do not change and forces and stress turn with a rotation, that forces and stress are the
+    derivatives of the energy, that the stress is symmetric and there for crystals only, that the energy is the mean of
+    the members, and that ``forces_std`` is the sample standard deviation of their forces.
 
     :param frames: at least two frames that the model knows, better of different size and with a crystal among them
     """
@@ -42,12 +50,16 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
     reference = backend.evaluate(frames, request)
     _check_shapes(backend, frames, reference, request)
     _check_batching(backend, frames, reference, request, limits)
+    bare = dataclasses.replace(backend.evaluate(frames, frozenset()), member_energies=None)
+    _assert_same(bare, Evaluation(reference.energies), limits, 'when nothing else is asked for')
     if not backend.fixed_atom_order:
-        _check_permutation(backend, frames, reference, limits)
-    _check_rotation(backend, frames, reference, limits)
-    _check_wrapping(backend, frames, reference, limits)
+        _check_permutation(backend, frames, reference, request, limits)
+    _check_rotation(backend, frames, reference, request, limits)
+    _check_places(backend, frames, reference, request, limits)
     if 'forces' in request:
         _check_forces(backend, frames, reference, limits)
+    if 'forces_std' in request:
+        _check_spread(backend, frames, reference, limits)
     if 'stress' in request:
         _check_stress(backend, frames, reference, limits)
     _check_sums(frames, reference, limits)
@@ -80,44 +92,60 @@ def _check_batching(
     backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str], limits: Tolerances
 ) -> None:
     for index in range(len(frames)):
-        alone = backend.evaluate(frames.select([index]), request)
-        _assert_close(alone.energies, result.energies[[index]], limits.energy, f'energy of frame {index} alone')
-        atoms = slice(frames.offsets[index], frames.offsets[index + 1])
-        if alone.forces is not None and result.forces is not None:
-            _assert_close(alone.forces, result.forces[atoms], limits.forces, f'forces of frame {index} alone')
-        if alone.stress is not None and result.stress is not None:
-            _assert_close(alone.stress, result.stress[[index]], limits.stress, f'stress of frame {index} alone')
+        alone = frames.select([index])
+        found = backend.evaluate(alone, request)
+        _check_shapes(backend, alone, found, request)
+        _assert_same(found, _of_frame(result, frames, index), limits, f'of frame {index} alone')
 
 
-def _check_permutation(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
+def _of_frame(result: Evaluation, frames: Frames, index: int) -> Evaluation:
+    """Return what belongs to one frame of a batch."""
+    atoms = slice(frames.offsets[index], frames.offsets[index + 1])
+    parts = {name: getattr(result, name)[atoms] for name in _OF_ATOMS if getattr(result, name) is not None}
+    members = None if result.member_energies is None else result.member_energies[:, [index]]
+    stress = None if result.stress is None else result.stress[[index]]
+    return Evaluation(result.energies[[index]], member_energies=members, stress=stress, **parts)
+
+
+def _check_permutation(
+    backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str], limits: Tolerances
+) -> None:
     order = np.concatenate(
         [np.arange(b - 1, a - 1, -1) for a, b in zip(frames.offsets, frames.offsets[1:], strict=False)]
     )
     reversed_frames = dataclasses.replace(frames, numbers=frames.numbers[order], positions=frames.positions[order])
-    other = backend.evaluate(reversed_frames, frozenset({'forces'} & backend.properties))
-    _assert_close(other.energies, result.energies, limits.energy, 'energy with the atoms in another order')
-    if other.forces is not None and result.forces is not None:
-        _assert_close(other.forces, result.forces[order], limits.forces, 'forces with the atoms in another order')
+    moved = {name: getattr(result, name)[order] for name in _OF_ATOMS if getattr(result, name) is not None}
+    found = backend.evaluate(reversed_frames, request)
+    _assert_same(found, dataclasses.replace(result, **moved), limits, 'with the atoms in another order')
 
 
-def _check_rotation(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
+def _check_rotation(
+    backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str], limits: Tolerances
+) -> None:
+    """Turn and mirror everything, which makes left-handed cells of right-handed ones."""
     rotation = np.linalg.qr(np.random.default_rng(7).normal(size=(3, 3)))[0]
+    rotation *= -np.sign(np.linalg.det(rotation))
     rotated = dataclasses.replace(frames, positions=frames.positions @ rotation, cells=frames.cells @ rotation)
-    other = backend.evaluate(rotated, frozenset({'forces'} & backend.properties))
-    _assert_close(other.energies, result.energies, limits.energy, 'energy of the rotated frame')
-    if other.forces is not None and result.forces is not None:
-        _assert_close(other.forces, result.forces @ rotation, limits.forces, 'forces of the rotated frame')
+    expected = dataclasses.replace(
+        result,
+        forces=None if result.forces is None else result.forces @ rotation,
+        stress=None if result.stress is None else rotation.T @ result.stress @ rotation,
+        forces_std=None,  # of components, which do not turn
+    )
+    found = dataclasses.replace(backend.evaluate(rotated, request), forces_std=None)
+    _assert_same(found, expected, limits, 'of the rotated frame')
 
 
-def _check_wrapping(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
-    """Move every other atom by whole periodic cell vectors: nothing may change."""
+def _check_places(
+    backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str], limits: Tolerances
+) -> None:
+    """Move every other atom by whole periodic cell vectors, and then everything by some way: nothing may change."""
     steps = (np.arange(frames.n_atoms) % 2)[:, None] * frames.pbc[frames.frame_of_atom] * np.array([1, -2, 1])
     moved = frames.positions + np.einsum('ai,aij->aj', steps, frames.cells[frames.frame_of_atom])
-    request = frozenset({'stress', 'forces'} & backend.properties) if result.stress is not None else frozenset()
-    other = backend.evaluate(dataclasses.replace(frames, positions=moved), request)
-    _assert_close(other.energies, result.energies, limits.energy, 'energy with unwrapped atoms')
-    if other.stress is not None and result.stress is not None:
-        _assert_close(other.stress, result.stress, limits.stress, 'stress with unwrapped atoms')
+    ways = np.random.default_rng(17).uniform(-3.0, 3.0, size=(len(frames), 3))[frames.frame_of_atom]
+    for positions, what in ((moved, 'with unwrapped atoms'), (frames.positions + ways, 'of the frame elsewhere')):
+        found = backend.evaluate(dataclasses.replace(frames, positions=positions), request)
+        _assert_same(found, result, limits, what)
 
 
 def _check_forces(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
@@ -136,6 +164,24 @@ def _check_forces(backend: Backend, frames: Frames, result: Evaluation, limits: 
     _assert_close(along, numerical, limits.derivative * np.sqrt(frames.counts), 'forces against central differences')
 
 
+def _check_spread(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
+    """Compare the spread of one force of each frame with central differences of the energies of the members."""
+    random = np.random.default_rng(19)
+    atoms = frames.offsets[:-1] + random.integers(0, frames.counts)
+    axes = random.integers(0, 3, size=len(frames))
+    ends = []
+    for sign in (-1, 1):
+        positions = frames.positions.copy()
+        positions[atoms, axes] += sign * limits.step
+        members = backend.evaluate(dataclasses.replace(frames, positions=positions), frozenset()).member_energies
+        assert members is not None, 'member_energies is missing when nothing else is asked for'
+        ends.append(members)
+    numerical = np.std((ends[1] - ends[0]) / (2 * limits.step), axis=0, ddof=1)
+    assert result.forces_std is not None
+    found = result.forces_std[atoms, axes]
+    _assert_close(found, numerical, 2 * limits.derivative, 'forces_std against central differences of the members')
+
+
 def _check_stress(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
     """Compare with central differences along one symmetric strain for each crystal."""
     random = np.random.default_rng(13).normal(size=(3, 3))
@@ -148,10 +194,22 @@ def _check_stress(backend: Backend, frames: Frames, result: Evaluation, limits: 
         ends.append(backend.evaluate(strained, frozenset()).energies)
     assert result.stress is not None
     crystals = np.flatnonzero(frames.pbc.all(axis=1))
+    others = np.delete(result.stress, crystals, axis=0)
+    assert np.isnan(others).all(), 'stress has to be NaN where a frame is not periodic in three directions'
+    _assert_close(result.stress, result.stress.transpose(0, 2, 1), limits.stress, 'the symmetry of the stress')
     volumes = np.abs(np.linalg.det(frames.cells[crystals]))
     numerical = (ends[1] - ends[0])[crystals] / (2 * step) / volumes
     along = np.einsum('nij,ij->n', result.stress[crystals], strain)
     _assert_close(along, numerical, 10 * limits.derivative / volumes, 'stress against central differences')
+
+
+def _assert_same(found: Evaluation, expected: Evaluation, limits: Tolerances, what: str) -> None:
+    """Compare all that is in the second evaluation."""
+    for name, tolerance in _LIMITS.items():
+        wanted, value = getattr(expected, name), getattr(found, name)
+        if wanted is not None:
+            assert value is not None, f'{name} {what} is missing'
+            _assert_close(value, wanted, getattr(limits, tolerance), f'{name} {what}')
 
 
 def _assert_close(found: FloatArray, expected: FloatArray, limit: float | FloatArray, what: str) -> None:

@@ -31,17 +31,17 @@ def test_import(file: Path, invoke) -> None:
     """Every option arrives in the node."""
     arguments = ['--name', 'mine', '--elements', 'H,C', '--energy-unit', 'hartree', '--distance-unit', 'bohr']
     arguments += ['--licence', 'MIT', '--source', 'here', '--method', 'CCSD(T)', '--doi', 'https://doi.org/10.1/x']
-    arguments += ['--option', 'a=[1, 2]', '--option', 'b="c=d"']
-    result = invoke('models', 'import', file, '--backend', 'sgdml', *arguments)
+    arguments += ['--option', 'cutoff=5.5', '--option', 'energy_key="c=d"']
+    result = invoke('models', 'import', file, '--backend', 'schnetpack', *arguments)
     assert result.exit_code == 0, result.output
     (node,) = models()
     assert (node.name, node.elements, node.energy_unit, node.distance_unit) == ('mine', ('H', 'C'), 'Hartree', 'bohr')
     assert (node.licence, node.source_text, node.method, node.doi) == ('MIT', 'here', 'CCSD(T)', '10.1/x')
-    assert node.options == {'a': [1, 2], 'b': 'c=d'}
+    assert node.options == {'cutoff': 5.5, 'energy_key': 'c=d'}
     assert f'stored mine as ModelData<{node.pk}>.' in result.output
     assert f'`aiida-mlpotential launch single-point FILE --model {node.pk}`' in result.output
     assert 'Hartree (as given)' in result.output
-    again = invoke('models', 'import', file, '--backend', 'sgdml', *arguments)
+    again = invoke('models', 'import', file, '--backend', 'schnetpack', *arguments)
     assert f'the same model is in the profile already: mine, ModelData<{node.pk}>.' in again.output
     assert len(models()) == 1
 

@@ -80,7 +80,7 @@ def test_show_what_the_file_said(aiida_profile_clean, file_facts, invoke, tmp_pa
     assert shown['Members'] == '2, a committee of separate files'
     assert shown['Energy unit'] == 'Hartree (from the file)'
     assert shown['Distance unit'] == 'bohr (as given)'
-    assert shown['Cutoff'] == '4.5 angstrom'
+    assert shown['Cutoff'] == '2.3813 angstrom'  # 4.5 bohr
     assert shown['Option atom_order'] == 'C H H'
     assert shown['Trusted'] == 'yes, its files may run code: a pickle of os.system'
     assert shown["member-000/a_x.npz (was 'a x.npz')"] == node.files['member-000/a_x.npz']

@@ -29,7 +29,7 @@ def make(path, **kwargs):
 
 
 def test_from_file(parameter_file):
-    node = make(parameter_file, name='My model', options={'cutoffs': (1, 2)})
+    node = make(parameter_file, name='My model', options={'radial_cutoff': 5.2})
     assert not node.is_stored
     loaded = orm.load_node(node.store().pk)
     assert isinstance(loaded, ModelData)
@@ -40,7 +40,7 @@ def test_from_file(parameter_file):
     assert loaded.elements == ('H', 'C')
     assert loaded.ensemble_size == 8
     assert (loaded.energy_unit, loaded.distance_unit) == ('Hartree', 'angstrom')
-    assert loaded.options == {'cutoffs': [1, 2]}
+    assert loaded.options == {'radial_cutoff': 5.2}
     assert (loaded.source_text, loaded.licence, loaded.method, loaded.doi) == ('PyPI: x==1', 'MIT', 'CCSD(T)', '10.1/x')
     assert loaded.trusted is False
     assert loaded.base.repository.get_object_content('parameters/weights.npz', mode='rb') == b'some weights'
@@ -90,7 +90,7 @@ def test_get_or_store_finds_the_same_model(parameter_file):
 @pytest.mark.parametrize(
     'change',
     [
-        {'options': {'a': 1}},
+        {'options': {'radial_cutoff': 1}},
         {'elements': ('C', 'H')},
         {'elements': None},
         {'ensemble_size': 7},
@@ -167,6 +167,8 @@ def test_options_must_be_json(value):
         ({'elements': ()}, 'elements must not be empty'),
         ({'ensemble_size': 0}, 'ensemble_size must be an integer, 1 or larger, not 0'),
         ({'ensemble_size': True}, 'ensemble_size must be an integer'),
+        ({'options': {'famly': 'ani1x'}}, "unknown option 'famly' of a model of torchani; did you mean 'family'"),
+        ({'options': {'family': 5}}, 'family = 5 is not valid'),
         ({'info': ModelInfo(energy_unit='Rydberg')}, "energy_unit = 'Rydberg' is not known; allowed are eV, Hartree"),
         ({'info': ModelInfo(distance_unit='nm')}, "distance_unit = 'nm' is not known"),
         ({'name': 'a\x1b[2J'}, 'the name of the model must be a text of one line'),
@@ -213,7 +215,7 @@ def test_validation_before_storing(parameter_file):
     with pytest.raises(ValidationError, match='is not that of its content'):
         node.store()
     node = ModelData.from_ase_calculator('ase.calculators.emt.EMT')
-    node.base.attributes.set('backend', 'torchani')
+    node.base.attributes.set_many({'backend': 'torchani', 'options': {}})
     with pytest.raises(ValidationError, match='needs a parameter file'):
         node.store()
 

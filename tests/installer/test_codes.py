@@ -42,6 +42,12 @@ def test_find(code: orm.InstalledCode, remote: Remote) -> None:
     assert codes.find_codes('torchani', other) == []
 
 
+def test_code_that_somebody_hid(code: orm.InstalledCode, remote: Remote) -> None:
+    """It is still in the way of another one of its label, and goes with its environment."""
+    code.is_hidden = True
+    assert [found.pk for found in codes.find_codes('torchani', remote.computer)] == [code.pk]
+
+
 def test_label(code: orm.InstalledCode, remote: Remote) -> None:
     """A label that is taken, or names a computer, is refused before anything is made."""
     with pytest.raises(InstallerError, match=r'there is a Code mlpotential-torchani@localhost already'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,6 +129,36 @@ def test_directory_that_appears_meanwhile(remote: Remote, home: Path, fake_pytho
     with pytest.raises(InstallerError, match='was not made here'):
         environment.remove()
     assert (home / 'tiny-1.0' / 'precious').exists()
+
+
+def test_two_installations_at_once(remote: Remote, home: Path, fake_python: FakePython) -> None:
+    """The second, begun in the same second, does not take the first one's directory, and does not remove it."""
+    first, second = (Environment.plan(remote, 'tiny-1.0', str(home)) for _ in range(2))
+    facts = {'backend': 'tiny', 'begun': '2026-01-01T00:00:00+00:00'}
+    first.create(_interpreter(fake_python()), facts)
+    for environment in (second, Environment(remote, first.path)):
+        with pytest.raises(InstallerError, match='cannot be made on localhost'):
+            second.create(_interpreter(fake_python()), facts)
+        with pytest.raises(InstallerError, match='was made by another installation, and is left alone'):
+            environment.remove()
+    assert Path(first.python).exists()
+    first.remove()
+    assert list(home.glob('tiny*')) == []
+
+
+def test_copy_of_an_environment(made: Environment, remote: Remote, home: Path) -> None:
+    """What somebody copied, with its manifest, is not what was made here."""
+    copy = Path(made.path).with_name('mine')
+    shutil.copytree(made.path, copy, symlinks=True)
+    assert [found.path for found in find_environments(remote, 'tiny')] == [made.path]
+    assert Environment.find(remote, str(copy)) is None
+    # the same place may be named otherwise
+    (home / 'link').symlink_to(home)
+    same = Environment.find(remote, str(home / 'link' / Path(made.path).relative_to(home)))
+    assert same is not None
+    same.remove()
+    assert not Path(made.path).exists()
+    assert (copy / 'bin').is_dir()
 
 
 def test_link_in_place_of_the_directory(made: Environment, home: Path) -> None:

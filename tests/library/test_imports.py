@@ -32,7 +32,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def archive(file, file_facts, tmp_path):
-    node = import_model(file, backend='sgdml', name='mine', elements='H,C', options={'a': [1]}, info=INFO)
+    node = import_model(file, backend='sgdml', name='mine', elements='H,C', options={'atom_order': [1]}, info=INFO)
     return export_model(node, tmp_path / 'export.zip')
 
 
@@ -83,7 +83,9 @@ def test_backend_is_needed(file):
 
 def test_round_trip(archive, file):
     """Same attributes, same node; the archive of the copy is the same file."""
-    first = import_model(file, backend='sgdml', name='mine', elements='H,C', options={'a': [1]}, info=INFO).store()
+    first = import_model(
+        file, backend='sgdml', name='mine', elements='H,C', options={'atom_order': [1]}, info=INFO
+    ).store()
     again = import_model(archive)
     assert again.base.attributes.all == first.base.attributes.all
     assert (again.source_text, again.name) == ('here', 'mine')
@@ -152,8 +154,8 @@ def test_an_archive_that_contradicts_its_file(archive, file_facts):
     file_facts['my_weights.npz'] = FileFacts(('N', 'O'))
     with pytest.raises(ModelFileError, match='the elements H C are not those of the file, N O'):
         import_model(archive)
-    file_facts['my_weights.npz'] = FileFacts(options={'a': 2})
-    with pytest.raises(ModelFileError, match=r'the option a = \[1\] is not what the file has, 2'):
+    file_facts['my_weights.npz'] = FileFacts(options={'atom_order': [2]})
+    with pytest.raises(ModelFileError, match=r'the option atom_order = \[1\] is not what the file has, \[2\]'):
         import_model(archive)
     file_facts['my_weights.npz'] = FileFacts(energy_unit='Hartree')
     change(archive, units_from={'energy': 'file', 'distance': 'default'})

@@ -37,7 +37,9 @@ def read(**changes):
 def test_round_trip(aiida_profile_clean, file_facts, tmp_path):
     (tmp_path / 'a b').write_text('1')
     info = ModelInfo(energy_unit='eV', source='here', licence='MIT', doi='10.1/x')
-    node = ModelData.from_file(tmp_path / 'a b', backend='sgdml', elements='H C', info=info, options={'x': [1, 0.5]})
+    node = ModelData.from_file(
+        tmp_path / 'a b', backend='sgdml', elements='H C', info=info, options={'atom_order': [1, 6]}
+    )
     manifest = Manifest.of(node)
     assert Manifest.from_json(manifest.to_json().encode()) == manifest
     assert manifest.source == 'here'

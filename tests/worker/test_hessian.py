@@ -66,16 +66,19 @@ def test_batches_keep_to_the_budget_and_change_nothing(springs, water):
     whole = hessian(springs, water, budget=10_000)
     springs.sizes.clear()
     parts = hessian(springs, water, budget=12)  # two displaced coordinates of three atoms, both ways
-    assert springs.sizes == [3, 12, 12, 12, 12, 6]  # the first tells the float type
+    assert springs.sizes == [3, 3, 3, 12, 12, 12, 12, 6]  # the first three tell the float type
     assert np.array_equal(whole, parts)
     assert np.array_equal(hessian(springs, water, budget=1), parts)
 
 
-def test_single_precision_takes_a_longer_step(springs, water):
+def test_single_precision_takes_a_longer_step_and_a_difference_of_fourth_order(springs, water):
+    """With two points the cubic term of the forces would add 4 (1e-2)^2."""
     springs.precision = 'single'
     wide = hessian(springs, water, budget=1000).reshape(9, 9)
-    expected = springs.matrix + np.diag(12 * water.positions.ravel() ** 2 + 4 * 1e-2**2)
+    assert springs.sizes == [3 * 2 * 2 * 9]
+    expected = springs.matrix + np.diag(12 * water.positions.ravel() ** 2)
     np.testing.assert_allclose(wide, expected, rtol=0, atol=1e-9)
+    assert np.array_equal(hessian(springs, water, budget=1), np.ravel(wide))
 
 
 def test_forces_of_single_precision_are_noticed(springs, water, monkeypatch):
@@ -91,6 +94,30 @@ def test_forces_of_single_precision_are_noticed(springs, water, monkeypatch):
     monkeypatch.setattr(springs, 'evaluate', rounded)
     np.testing.assert_allclose(hessian(springs, water, budget=1000), exact, rtol=0, atol=1e-3)
     assert steps[-1] == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize('factor', [1.0, 0.043])
+def test_forces_are_known_for_single_precision_after_a_conversion_or_a_mean(springs, water, monkeypatch, factor):
+    """They are not float32 numbers any more; a step of double precision would give noise of 1 eV/angstrom^2."""
+    exact, steps = hessian(springs, water, budget=1000) * factor, []
+    evaluate = springs.evaluate
+
+    def converted(frames, request):
+        rough = dataclasses.replace(frames, positions=frames.positions.astype(np.float32).astype(np.float64))
+        first = evaluate(rough, request).forces.astype(np.float32).astype(np.float64)
+        second = (1.1 * evaluate(rough, request).forces).astype(np.float32).astype(np.float64)
+        steps.append(np.abs(frames.positions - np.tile(water.positions, (len(frames), 1))).max())
+        return Evaluation(np.zeros(len(frames)), forces=factor * (first + second) / 2.1)
+
+    monkeypatch.setattr(springs, 'evaluate', converted)
+    np.testing.assert_allclose(hessian(springs, water, budget=1000), exact, rtol=0, atol=1e-3)
+    assert steps[-1] == pytest.approx(1e-2)
+
+
+def test_atoms_that_feel_nothing_have_no_second_derivatives(springs, water):
+    springs.matrix = np.zeros((9, 9))
+    still = dataclasses.replace(water, positions=np.zeros_like(water.positions))
+    assert np.abs(hessian(springs, still, budget=1000)).max() < 1e-9
 
 
 def test_a_backend_without_forces_fails_the_frame(springs, water, monkeypatch):

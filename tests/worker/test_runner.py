@@ -323,3 +323,18 @@ def test_the_summary_says_that_files_were_trusted(job):
     info = job.run()
     assert info['model']['trusted'] is True
     assert 'Trusted                yes' in (job.directory / 'mlpotential.txt').read_text()
+
+
+def test_elements_that_only_the_model_names_count(job, monkeypatch):
+    monkeypatch.setattr('aiida_mlpotential.worker.backends.ase.AseBackend.elements', ('Al', 'Ni'))
+    job.model = dataclasses.replace(job.model, elements=None)
+    info = job.run()
+    assert info['counts']['ok'] == 0
+    assert info['messages']['0'] == 'contains Cu; the model knows Al, Ni'
+
+
+def test_an_option_that_nobody_knows_ends_the_job(job):
+    job.model = dataclasses.replace(job.model, options={**job.model.options, 'device': 'cuda'})
+    error = job.run()['error']
+    assert error['label'] == 'ERROR_MODEL_UNSUPPORTED'
+    assert "unknown option 'device' of a model of ase; did you mean 'device_argument'?" in error['message']

@@ -49,6 +49,45 @@ def _turned(frames, result):
     return {'energies': result.energies + 1e-4 * frames.positions[frames.offsets[:-1], 0]}
 
 
+def _twisted_stress(frames, result):
+    return {} if result.stress is None else {'stress': result.stress + np.triu(np.full((3, 3), 1e-3), 1)}
+
+
+def _stress_of_signed_volume(frames, result):
+    signs = np.sign(np.linalg.det(frames.cells))
+    return {} if result.stress is None else {'stress': result.stress * signs[:, None, None]}
+
+
+def _in_input_order(frames, result):
+    """Atomic energies that go by the row rather than by the atom."""
+    if result.atomic_energies is None:
+        return {}
+    ramp = np.concatenate([np.linspace(-0.1, 0.1, count) if count > 1 else [0.0] for count in frames.counts])
+    return {'atomic_energies': result.atomic_energies + ramp}
+
+
+def _leaks_into_atomic_energies(frames, result):
+    """Atomic energies that still sum to the energy, but depend on what else is in the batch."""
+    return _in_input_order(frames, result) if len(frames) > 1 else {}
+
+
+def _forces_of_one_frame_are_missing(frames, result):
+    return {'forces': None} if len(frames) == 1 else {}
+
+
+def _depends_on_the_place(frames, result):
+    """Forces that are right in the cell only."""
+    if result.forces is None:
+        return {}
+    fractional = np.einsum('ax,axy->ay', frames.positions, np.linalg.inv(frames.cells)[frames.frame_of_atom])
+    outside = (np.abs(fractional - 0.5) > 0.7).any(axis=1)
+    return {'forces': result.forces + 1e-3 * outside[:, None]}
+
+
+def _depends_on_the_request(frames, result):
+    return {'energies': result.energies + (1e-3 if result.stress is not None else 0.0)}
+
+
 @pytest.mark.parametrize(
     ('fault', 'text'),
     [
@@ -60,6 +99,13 @@ def _turned(frames, result):
         (_batch_dependent, 'alone'),
         (_wrong_sum, 'sum of the atomic energies'),
         (_turned, 'order|rotated|unwrapped'),
+        (_twisted_stress, 'stress of the rotated|symmetry'),
+        (_stress_of_signed_volume, 'stress of the rotated'),
+        (_leaks_into_atomic_energies, 'atomic_energies of frame [01] alone'),
+        (_in_input_order, 'atomic_energies with the atoms in another order'),
+        (_forces_of_one_frame_are_missing, 'forces was asked for'),
+        (_depends_on_the_place, 'forces with unwrapped atoms'),
+        (_depends_on_the_request, 'when nothing else is asked for'),
     ],
 )
 def test_a_broken_promise_is_found(copper, fault, text):
@@ -82,3 +128,70 @@ def test_members_must_average_to_the_energy(copper):
 
     with pytest.raises(AssertionError, match='mean of the members'):
         check_backend(Members.load(SPEC, Path(), Settings()), copper(3), LOOSE)
+
+
+def test_a_stress_of_a_molecule_is_found(copper):
+    frames = copper(3)
+    frames = dataclasses.replace(frames, pbc=frames.pbc & (np.arange(3) < 2)[:, None])
+
+    class Broken(AseBackend):
+        def evaluate(self, frames, request):
+            result = super().evaluate(frames, request)
+            return dataclasses.replace(result, stress=None if result.stress is None else np.nan_to_num(result.stress))
+
+    check_backend(AseBackend.load(SPEC, Path(), Settings()), frames, LOOSE)
+    with pytest.raises(AssertionError, match='NaN'):
+        check_backend(Broken.load(SPEC, Path(), Settings()), frames, LOOSE)
+
+
+class Pair(AseBackend):
+    """An ensemble of two members: EMT, and EMT with everything larger by a tenth."""
+
+    n_members = 2
+    ddof = 1
+
+    def evaluate(self, frames, request):
+        own = request - {'forces_std'} | {'forces'}
+        result = super().evaluate(frames, own)
+        members = np.stack([result.energies, 1.1 * result.energies])
+        samples = np.stack([result.forces, 1.1 * result.forces])
+        return dataclasses.replace(
+            result,
+            energies=result.energies * 1.05,
+            member_energies=members,
+            **{
+                name: None if getattr(result, name) is None or name not in request else getattr(result, name) * 1.05
+                for name in ('forces', 'stress', 'atomic_energies')
+            },
+            forces_std=np.std(samples, axis=0, ddof=self.ddof) if 'forces_std' in request else None,
+        )
+
+
+@pytest.fixture
+def pair():
+    backend = Pair.load(SPEC, Path(), Settings())
+    backend.properties |= {'forces_std'}
+    return backend
+
+
+def test_a_sound_ensemble_passes(pair, copper):
+    check_backend(pair, copper(3), LOOSE)
+
+
+def test_a_spread_with_another_divisor_is_found(pair, copper):
+    pair.ddof = 0
+    with pytest.raises(AssertionError, match='forces_std against central differences'):
+        check_backend(pair, copper(3), LOOSE)
+
+
+def test_a_member_that_depends_on_the_batch_is_found(pair, copper, monkeypatch):
+    evaluate = Pair.evaluate
+
+    def leaking(self, frames, request):
+        result = evaluate(self, frames, request)
+        spread = result.member_energies - result.energies
+        return dataclasses.replace(result, member_energies=result.energies + spread * len(frames))
+
+    monkeypatch.setattr(Pair, 'evaluate', leaking)
+    with pytest.raises(AssertionError, match='member_energies of frame 0 alone'):
+        check_backend(pair, copper(3), LOOSE)

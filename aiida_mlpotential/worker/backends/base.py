@@ -108,6 +108,8 @@ class Backend(abc.ABC):
     num_threads: int | None = None
     #: Float type of the model: ``single`` or ``double``.
     precision: str = 'double'
+    #: Chemical symbols that the model itself names; ``None`` where it does not.
+    elements: tuple[str, ...] | None = None
     #: Remarks for the results, such as that the CPU replaced an absent GPU.
     notes: tuple[str, ...] = ()
 

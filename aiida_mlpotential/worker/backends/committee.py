@@ -35,6 +35,7 @@ class Committee(Backend):
         self.properties = first.properties | {'forces_std'}
         self.libraries = first.libraries
         self.fixed_atom_order = first.fixed_atom_order
+        self.elements = first.elements
         self.device, self.num_threads, self.precision = first.device, first.num_threads, first.precision
         self.notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .archive import LIMITS, Limits, TorchFile, read_torch_file
-from .machine import Global, Instance, StorageRef, TensorRef, TorchFileError, walk
+from .archive import LIMITS, Limits, TorchFile, open_torch_file, read_torch_file
+from .values import Global, Instance, StorageRef, TensorRef, TorchFileError, walk
 
 __all__ = (
     'LIMITS',
@@ -14,6 +14,7 @@ __all__ = (
     'TensorRef',
     'TorchFile',
     'TorchFileError',
+    'open_torch_file',
     'read_torch_file',
     'walk',
 )

@@ -7,135 +7,21 @@ does not write is refused before its argument is read.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import pickletools
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
+from .values import DTYPES, ITEM_SIZES, Global, Instance, StorageRef, TensorRef, TorchFileError
 
 #: Values on the stack, open marks and remembered values: far more than any model needs.
 MAX_DEPTH = 100_000
 MAX_MEMO = 2_000_000
-#: Bytes of a tensor that is read: parameters that one looks at while importing a file are small.
-MAX_TENSOR_BYTES = 1 << 30
 
 _NAME = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*', re.ASCII)
 #: Names of Python 2, which protocol 2 writes.
 _RENAMED = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}
-#: Types of a storage as numpy writes them; bfloat16 and quantized types have no counterpart.
-_DTYPES = {
-    'torch.DoubleStorage': 'f8',
-    'torch.FloatStorage': 'f4',
-    'torch.HalfStorage': 'f2',
-    'torch.LongStorage': 'i8',
-    'torch.IntStorage': 'i4',
-    'torch.ShortStorage': 'i2',
-    'torch.CharStorage': 'i1',
-    'torch.ByteStorage': 'u1',
-    'torch.BoolStorage': 'b1',
-    'torch.ComplexFloatStorage': 'c8',
-    'torch.ComplexDoubleStorage': 'c16',
-}
-
-
-class TorchFileError(ValueError):
-    """A file is no torch file, or damaged, or hostile; the message says which."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Global:
-    """The name of a class or function, which is not looked up."""
-
-    name: str
-
-
-@dataclasses.dataclass(eq=False)
-class Instance:
-    """An object as it was written.
-
-    :ivar type: module and name of its class, or of the function that would have made it
-    :ivar args: what the class or function would have been called with
-    :ivar state: its ``__dict__``, mostly
-    :ivar items: what was appended to it, or pairs of key and value that were set
-    """
-
-    type: str
-    args: tuple[Any, ...] = dataclasses.field(default=(), repr=False)
-    state: Any = dataclasses.field(default=None, repr=False)
-    items: list[Any] = dataclasses.field(default_factory=list, repr=False)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StorageRef:
-    """The numbers of one or more tensors: ``size`` of them, under ``key`` in the file."""
-
-    type: str
-    key: str
-    size: int
-    read: Callable[[str], bytes] = dataclasses.field(repr=False)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TensorRef:
-    """A tensor whose numbers are still in the file; ``dtype`` is empty where numpy has no such type."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    storage: StorageRef = dataclasses.field(repr=False)
-
-    @property
-    def key(self) -> str:
-        """Return the name of the storage in the file."""
-        return self.storage.key
-
-    def numpy(self) -> npt.NDArray[Any]:
-        """Read the numbers.
-
-        :raises TorchFileError: if they are not there, not as many as the file says, or of a type that numpy lacks
-        """
-        if not self.dtype:
-            raise TorchFileError(f'a tensor of type {self.storage.type} cannot be read')
-        boolean = self.dtype == 'b1'
-        dtype = np.dtype('u1' if boolean else f'<{self.dtype}')
-        if max(math.prod(self.shape), self.storage.size) * dtype.itemsize > MAX_TENSOR_BYTES:
-            raise TorchFileError(f'a tensor of shape {self.shape} is too large to be read')
-        data = self.storage.read(self.key)
-        if len(data) != self.storage.size * dtype.itemsize:
-            raise TorchFileError(
-                f'storage {self.key!r} has {len(data)} bytes, expected {self.storage.size * dtype.itemsize}'
-            )
-        # The offset and the strides were checked against the size of the storage when the file was read.
-        flat = np.frombuffer(data, dtype)[self.offset :]
-        strides = tuple(step * dtype.itemsize for step in self.stride)
-        array = np.array(np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False))
-        return array != 0 if boolean else array
-
-
-def walk(root: Any) -> Iterator[Any]:
-    """Visit every value once, however deep, shared or cyclic; a hostile file may repeat one value without end."""
-    seen: set[int] = set()
-    todo = [root]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, (dict, list, tuple, set, frozenset, Instance)):
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
-        yield value
-        if isinstance(value, dict):
-            todo.extend(value.keys())
-            todo.extend(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            todo.extend(value)
-        elif isinstance(value, Instance):
-            todo.extend((value.args, value.state, value.items))
 
 
 class Machine:
@@ -145,11 +31,22 @@ class Machine:
     :ivar instances: every object that was made or call that was recorded, whether or not it is in the result
     """
 
-    def __init__(self, stream: IO[bytes], read_storage: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        read_storage: Callable[[str], bytes],
+        size_of_storage: Callable[[str], int] | None = None,
+    ) -> None:
+        """Begin at the position of a stream.
+
+        :param read_storage: returns the bytes of a storage
+        :param size_of_storage: returns how many there are, for each storage to be compared with what is said of it
+        """
         self.globals: set[str] = set()
         self.instances: list[Instance] = []
         self._stream = stream
         self._read_storage = read_storage
+        self._size_of_storage = size_of_storage
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -225,6 +122,8 @@ class Machine:
         self._stack.append(self._memo[index])
 
     def _put(self, index: int) -> None:
+        if index > MAX_MEMO:  # for which torch's C++ reader would make a table
+            raise TorchFileError('the pickle is nested too deeply, or remembers too much')
         self._memo[index] = self._stack[-1]
 
     def _memoize(self, _: None) -> None:
@@ -290,12 +189,22 @@ class Machine:
 
     def _persistent(self, _: None) -> None:
         match self._stack.pop():
-            case ('storage', Global(kind), str(key), str(), int(size), *_) if size >= 0:
+            case ('storage', Global(kind), str(key), str(), int(size), *_) if type(size) is int and size >= 0:
+                self._check_storage(kind, key, size)
                 self._stack.append(StorageRef(kind, key, size, self._read_storage))
             case ('module', Global() as kind, *_):  # a class with its source text, in the format before torch 1.6
                 self._stack.append(kind)
             case _:
                 raise TorchFileError('a persistent value that is no storage')
+
+    def _check_storage(self, kind: str, key: str, size: int) -> None:
+        """Refuse a storage that is said to be larger than it is: TorchScript would read and write beyond its end."""
+        if kind not in ITEM_SIZES:
+            raise TorchFileError(f'{kind[:80]!r} is no type of a storage')
+        if self._size_of_storage is not None and size:
+            expected, found = size * ITEM_SIZES[kind], self._size_of_storage(key)
+            if expected != found:
+                raise TorchFileError(f'storage {key[:80]!r} has {found} bytes, expected {expected}')
 
 
 def _hashable(key: Any) -> Any:
@@ -315,6 +224,8 @@ def _simplified(call: Instance) -> Any:
     match call.type, call.args:
         case 'torch._utils._rebuild_tensor_v2' | 'torch._utils._rebuild_tensor', (StorageRef() as storage, *rest):
             return _tensor(storage, rest)
+        case 'torch._utils._rebuild_tensor_v2' | 'torch._utils._rebuild_tensor', _:
+            raise TorchFileError('a tensor that is made of something else than a storage')
         case (
             'torch._utils._rebuild_parameter' | 'torch._utils._rebuild_parameter_with_state',
             (TensorRef() as data, *_),
@@ -345,7 +256,7 @@ def _tensor(storage: StorageRef, rest: list[Any]) -> TensorRef:
             last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
             if (0 not in shape and last >= storage.size) or offset > storage.size:
                 raise TorchFileError(f'a tensor that reaches beyond its storage {storage.key!r}')
-            return TensorRef(_DTYPES.get(storage.type, ''), shape, stride, offset, storage)
+            return TensorRef(DTYPES.get(storage.type, ''), shape, stride, offset, storage)
     raise TorchFileError('a tensor whose shape and strides do not make sense')
 
 

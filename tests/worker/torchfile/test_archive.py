@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_mlpotential.worker.torchfile import Instance, Limits, TensorRef, TorchFileError, read_torch_file, walk
+from aiida_mlpotential.worker.torchfile import (
+    Instance,
+    Limits,
+    TensorRef,
+    TorchFileError,
+    open_torch_file,
+    read_torch_file,
+    walk,
+)
 
 TENSOR = (
     b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000'
@@ -153,14 +161,89 @@ def test_limit_of_sources(tmp_path: Path) -> None:
 def test_storages_that_are_not_there_or_of_another_size(tmp_path: Path) -> None:
     path = write(tmp_path / 'm.pt', {**MEMBERS, 'm/data/0': DATA[:-1]})
     with pytest.raises(TorchFileError, match='11 bytes, expected 12'):
-        read_torch_file(path).root['w'].numpy()
+        read_torch_file(path)
     path = write(tmp_path / 'n.pt', {'m/data.pkl': PICKLE})
     with pytest.raises(TorchFileError, match='not in the file'):
-        read_torch_file(path).root['w'].numpy()
+        read_torch_file(path)
     # A key that looks outside of its folder finds nothing there: only names of members are looked up.
     sly = PICKLE.replace(b'X\x01\x00\x00\x000', b'X\x0b\x00\x00\x00../data.pkl')
     with pytest.raises(TorchFileError, match='not in the file'):
-        read_torch_file(write(tmp_path / 'o.pt', {'m/data.pkl': sly})).root['w'].numpy()
+        read_torch_file(write(tmp_path / 'o.pt', {'m/data.pkl': sly}))
+
+
+def test_a_storage_that_is_said_to_be_larger_than_it_is(tmp_path: Path) -> None:
+    """torch would make a tensor of what lies behind it in memory, to be read and written by a TorchScript."""
+    for lie in (PICKLE.replace(b'K\x03tQ', b'M\x00\x10tQ'), PICKLE.replace(b'FloatStorage', b'DoubleStorage')):
+        with pytest.raises(TorchFileError, match='has 12 bytes, expected'):
+            read_torch_file(write(tmp_path / 'm.pt', {**MEMBERS, 'm/data.pkl': lie}))
+    other = PICKLE.replace(b'ctorch\nFloatStorage', b'ctorch\nper_tensor_affine')
+    with pytest.raises(TorchFileError, match=r"'torch\.per_tensor_affine' is no type of a storage"):
+        read_torch_file(write(tmp_path / 'm.pt', {**MEMBERS, 'm/data.pkl': other}))
+
+
+def test_reading_shared_storages_has_an_end(tmp_path: Path) -> None:
+    two = (
+        b'\x80\x02}(X\x01\x00\x00\x00w' + TENSOR + b'X\x01\x00\x00\x00v' + TENSOR.replace(b'\x000X', b'\x001X') + b'u.'
+    )
+    path = write(tmp_path / 'm.pt', {**MEMBERS, 'm/data.pkl': two, 'm/data/1': DATA})
+    root = read_torch_file(path, Limits(read=36)).root
+    for key in ('w', 'w', 'w', 'v', 'w'):  # the last one that was read is kept
+        assert root[key].numpy().tolist() == [1, 2, 3]
+    with pytest.raises(TorchFileError, match='no end'):
+        root['v'].numpy()
+
+
+def polyglot(path: Path, good: dict[str, bytes], evil: bytes) -> Path:
+    """Write an archive in which zipfile finds ``good``, and torch another ``data.pkl`` of the same length."""
+    pickled = good['m/data.pkl']
+    assert len(evil) <= len(pickled)
+    hidden = write(path, {**good, 'm/data.pkl': evil.ljust(len(pickled))}).read_bytes()
+    shown = write(path, good).read_bytes()
+    end = hidden.rindex(b'PK\x05\x06')
+    data = bytearray(hidden[:end] + shown)
+    # zipfile takes the list of members right before the end, torch the one at the offset that is written there
+    data[-6:-2] = hidden[end + 16 : end + 20]
+    path.write_bytes(data)
+    return path
+
+
+def test_torch_is_given_what_was_judged(tmp_path: Path) -> None:
+    members = {**MEMBERS, 'm/version': b'3'}
+    path = polyglot(tmp_path / 'm.pt', members, b'\x80\x02}X\x01\x00\x00\x00eK\x01s.')
+    file, content = open_torch_file(path)
+    path.write_bytes(b'changed after it was judged')
+    assert set(file.root) == {'w'}
+    with zipfile.ZipFile(content) as archive:
+        assert archive.read('m/data.pkl') == PICKLE
+    content.seek(0)
+    torch = pytest.importorskip('torch')
+    polyglot(path, members, b'\x80\x02}X\x01\x00\x00\x00eK\x01s.')
+    assert torch.load(path, weights_only=True) == {'e': 1}, 'the test is worth nothing if torch sees the same'
+    assert torch.load(content, weights_only=True)['w'].tolist() == [1, 2, 3]
+
+
+def test_only_what_was_judged_is_handed_on(tmp_path: Path) -> None:
+    """Bytecode and the like, which torch could run instead of the sources, are left out."""
+    members = {
+        's/data.pkl': b'\x80\x02N.',
+        's/constants.pkl': b'\x80\x02).',
+        's/version': b'3',
+        's/code/__torch__.py': b'',
+        's/code/__torch__.py.debug_pkl': b'x',
+        's/bytecode.pkl': b'x',
+        's/extra/hook.txt': b'x',
+    }
+    file, content = open_torch_file(write(tmp_path / 's.pt', members))
+    assert file.kind == 'torchscript'
+    assert zipfile.ZipFile(content).namelist() == list(members)[:4]
+
+
+def test_an_archive_begins_as_one(tmp_path: Path) -> None:
+    """Of anything else torch reads the beginning as a pickle, whatever archive stands at the end."""
+    data = write(tmp_path / 'm.pt', MEMBERS).read_bytes()
+    (tmp_path / 'm.pt').write_bytes(b'PK\n.' + data)
+    with pytest.raises(TorchFileError, match='torch did not write it'):
+        read_torch_file(tmp_path / 'm.pt')
 
 
 def test_damaged_bytes_never_crash(tmp_path: Path) -> None:

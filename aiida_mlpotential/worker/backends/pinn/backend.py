@@ -36,6 +36,7 @@ class PinnBackend(Backend):
         """
         self._graph = graph
         self._model = model
+        self.elements = model.elements
         self._energy, self._distance = ENERGY_UNITS[units[0]], DISTANCE_UNITS[units[1]]
         self._dress = np.zeros(256)
         for number, energy in model.dress.items():
@@ -140,14 +141,11 @@ class PinnBackend(Backend):
 
 def _forces(first: IntArray, second: IntArray, slopes: FloatArray, n_atoms: int) -> FloatArray:
     """Return the forces of the slopes dE/d(r_second - r_first), ``(A, 3)``."""
-    return np.stack(
-        [
-            np.bincount(first, slopes[:, axis], minlength=n_atoms)
-            - np.bincount(second, slopes[:, axis], minlength=n_atoms)
-            for axis in range(3)
-        ],
-        axis=1,
-    )
+    columns = [
+        np.bincount(first, slopes[:, axis], minlength=n_atoms) - np.bincount(second, slopes[:, axis], minlength=n_atoms)
+        for axis in range(3)
+    ]
+    return np.stack(columns, axis=1).astype('f8')  # without any pair numpy counts in integers
 
 
 def _stress(frames: Frames, first: IntArray, vectors: FloatArray, slopes: FloatArray) -> FloatArray:

@@ -24,6 +24,8 @@ MAX_TEXT = 1 << 20
 #: The last bytes of every ``.index`` file (tensorflow/core/lib/io/format.h, kTableMagicNumber, little-endian).
 INDEX_MAGIC = bytes.fromhex('57fb808b247547db')
 _MAX_NESTING = 20
+#: Characters of one value: yaml takes half a minute for a number of a million digits to the base 60.
+_MAX_SCALAR = 1000
 
 _LATEST = re.compile(r'^\s*model_checkpoint_path\s*:\s*"([^"\n]*)"', re.MULTILINE)
 _SAFE_NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9._+=-]*')
@@ -216,6 +218,8 @@ def _check_events(name: str, events: Iterator[Any]) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
             raise PinnFileError(f'{name} has YAML aliases, which PiNN never writes: write the values out')
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_SCALAR:
+            raise PinnFileError(f'{name} is not valid YAML of PiNN: a value has more than {_MAX_SCALAR} characters')
         if depth > _MAX_NESTING:
             raise PinnFileError(f'{name} is not valid YAML of PiNN: it is nested more than {_MAX_NESTING} deep')
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...torchfile import Instance, TensorRef, TorchFile, TorchFileError, read_torch_file
+from ...torchfile import Instance, TensorRef, TorchFile, TorchFileError, open_torch_file, read_torch_file
 from ..base import FileFacts, ModelFileError
 
 #: Classes of which a model is made: none of them does anything but compute when its state is chosen by a stranger.
@@ -97,12 +99,36 @@ def read_file(path: Path) -> TorchFile:
 
     :raises ModelFileError: if it is not, with what it is and what to do
     """
+    with _explained(path):
+        file = read_torch_file(path)
+    _check_kind(path, file)
+    return file
+
+
+def open_file(path: Path) -> tuple[TorchFile, io.BytesIO]:
+    """Return what :func:`read_file` does, with the very bytes that were judged, for torch to load.
+
+    :raises ModelFileError: if it is no model of SchNetPack 2
+    """
+    with _explained(path):
+        file, content = open_torch_file(path)
+    _check_kind(path, file)
+    return file, content
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read which it is."""
     if path.is_dir():
         raise ModelFileError(f'{path.name} is a directory: give the file `best_model` in it')
     try:
-        file = read_torch_file(path)
+        yield
     except TorchFileError as exception:
-        raise ModelFileError(f'{path.name} cannot be read: {exception}') from None
+        raise ModelFileError(f'{path.name} cannot be read: {exception}') from exception
+
+
+def _check_kind(path: Path, file: TorchFile) -> None:
+    """Refuse what is no model of SchNetPack 2, with what it is and what to do."""
     root = file.root
     if any(_VERSION_1.match(name) for name in file.globals):
         raise ModelFileError(f'{path.name} cannot be used: {ADVICE_1}')
@@ -116,7 +142,6 @@ def read_file(path: Path) -> TorchFile:
         raise ModelFileError(f'{path.name} is a state dict, the weights alone: {ADVICE_STATE}')
     if not isinstance(root, Instance) or not any(name.startswith('schnetpack.') for name in file.globals):
         raise ModelFileError(f'{path.name} holds no model of SchNetPack: {ADVICE_STATE}')
-    return file
 
 
 def reason_for_trust(file: TorchFile) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import WorkerError
+from ...torchfile import TorchFileError
 from ..base import ModelFileError
 from ..torch_device import import_torch
-from .files import ALLOWED, read_file, reason_for_trust
+from .files import ALLOWED, open_file, reason_for_trust
 
 _INSTALL = "run `aiida-mlpotential backends install schnetpack`, or install it in the code's environment"
 
@@ -45,9 +46,12 @@ def load_model(path: Path, trusted: bool) -> tuple[Any, tuple[str, ...]]:
     :raises WorkerError: if it is no model, or has to be trusted and is not
     """
     try:
-        file = read_file(path)
+        file, content = open_file(path)
     except ModelFileError as exception:
-        raise WorkerError('ERROR_MODEL_UNSUPPORTED', str(exception)) from None
+        damaged = isinstance(exception.__cause__, TorchFileError)
+        raise WorkerError(
+            'ERROR_MODEL_CORRUPT' if damaged else 'ERROR_MODEL_UNSUPPORTED', str(exception)
+        ) from exception
     reason = reason_for_trust(file)
     if reason and not trusted:
         raise WorkerError(
@@ -58,10 +62,10 @@ def load_model(path: Path, trusted: bool) -> tuple[Any, tuple[str, ...]]:
     torch = import_torch('schnetpack')
     try:
         if reason:
-            model = torch.load(path, map_location='cpu', weights_only=False)
+            model = torch.load(content, map_location='cpu', weights_only=False)
         else:
             with torch.serialization.safe_globals([(_resolve(name), name) for name in file.globals & ALLOWED]):
-                model = torch.load(path, map_location='cpu', weights_only=True)
+                model = torch.load(content, map_location='cpu', weights_only=True)
     except WorkerError:
         raise
     except Exception as exception:  # damaged files raise a dozen different types

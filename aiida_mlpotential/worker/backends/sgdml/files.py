@@ -255,6 +255,9 @@ def _check_permutations(members: _Members, numbers: IntArray) -> tuple[IntArray,
     if np.any(numbers[permutations] != numbers):
         raise ModelFileError("'perms' exchange atoms of different elements: the file is damaged")
     linear = members.array('tril_perms_lin', 'ui', 1).astype(np.int64)
+    # Before the orders are made, which are N / 2 times as many numbers as the permutations.
+    if linear.size != len(permutations) * (len(numbers) * (len(numbers) - 1) // 2):
+        raise ModelFileError("'tril_perms_lin' does not belong to 'perms': the file is damaged")
     orders = descriptor_orders(permutations)
     expected = (orders + np.arange(len(orders))[:, None] * orders.shape[1]).T.ravel()
     if not np.array_equal(linear, expected):

@@ -44,6 +44,7 @@ class TorchAniBackend(Backend):
         # the engines take their models to be in Hartree and angstrom, as torchani's are
         self._energy_factor = ENERGY_UNITS[spec.energy_unit] / ENERGY_UNITS['Hartree']
         self._distance_factor = DISTANCE_UNITS[spec.distance_unit]
+        self.elements = tuple(loaded.symbols) if loaded.symbols else None
         self.device = device
         self.n_members = loaded.engine.members
         self.num_threads = torch.get_num_threads()

@@ -12,7 +12,7 @@ import numpy as np
 from ...torchfile import Instance, TensorRef, TorchFile, TorchFileError, read_torch_file
 from ..base import FileFacts, ModelFileError
 from .parameters import AniParameters, ParametersError
-from .safety import forbidden_operators, foreign_globals
+from .safety import forbidden_operators, foreign_globals, foreign_script_globals
 from .state_dict import looks_like_state_dict, read_own_ani, stored_elements
 
 #: Keys under which a dictionary may hold the model, and those under which it may list the elements.
@@ -55,8 +55,7 @@ def why_not(file: TorchFile, all_operators: Iterable[str] = ()) -> str:
     :param all_operators: names of the operators of the installed torch, where there is one
     """
     if file.kind == 'torchscript':
-        native = sorted(name for name in file.globals if name.startswith('__torch__.torch.classes'))
-        used = native + forbidden_operators(file.code, all_operators)
+        used = foreign_script_globals(file.globals) + forbidden_operators(file.code, all_operators)
         return f'uses what no model needs, {some(used)}' if used else ''
     foreign = foreign_globals(file.globals)
     return f'holds objects of classes that are on no list, {some(foreign)}' if foreign else ''

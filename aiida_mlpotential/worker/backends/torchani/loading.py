@@ -6,8 +6,6 @@ see :mod:`.safety`. What cannot be loaded so is loaded only if a person said tha
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 
 from ...errors import WorkerError
 from ...schema import ModelSpec
-from ...torchfile import TorchFileError, read_torch_file
+from ...torchfile import TorchFileError, open_torch_file
 from .engine import AniEngine
 from .flat import FlatEngine
 from .forward import ForwardEngine
@@ -32,8 +30,6 @@ Engine = AniEngine | FlatEngine | ForwardEngine
 
 #: Values of the option ``species``: what a model of unknown make takes.
 SPECIES = ('indices', 'atomic_numbers')
-#: Members of a TorchScript archive that are handed on to torch, beside tensors and sources.
-_MEMBERS = ('data.pkl', 'constants.pkl', 'version', '.data/version', 'byteorder')
 TRUST = 'import it again with --trust if you know who made it'
 
 
@@ -176,7 +172,7 @@ def _read(path: Path, trusted: bool) -> tuple[Any, tuple[str, ...]]:
     import torch
 
     try:
-        file = read_torch_file(path)
+        file, content = open_torch_file(path)
     except TorchFileError as exception:
         raise WorkerError('ERROR_MODEL_CORRUPT', f'{path.name}: {exception}') from exception
     reasons = why_not(file, _all_operators())
@@ -186,12 +182,13 @@ def _read(path: Path, trusted: bool) -> tuple[Any, tuple[str, ...]]:
     try:
         if file.kind == 'torchscript':
             load: Any = torch.jit.load
-            return load(_repacked(path), map_location='cpu'), notes
+            return load(content, map_location='cpu'), notes
         if reasons:
-            return torch.load(path, map_location='cpu', weights_only=False, mmap=False), notes
+            return torch.load(content, map_location='cpu', weights_only=False), notes
         with torch.serialization.safe_globals(list[Any](allowed_classes())):
-            content = torch.load(path, map_location='cpu', weights_only=True, mmap=False)
-    except MemoryError:
+            model = torch.load(content, map_location='cpu', weights_only=True)
+        _check_modules(model, path.name, trusted)  # which a module without what every module has does not outlive
+    except (MemoryError, WorkerError):
         raise
     except Exception as exception:  # what is damaged, or of another version, raises a dozen different types
         raise WorkerError(
@@ -199,8 +196,7 @@ def _read(path: Path, trusted: bool) -> tuple[Any, tuple[str, ...]]:
             f'{path.name} cannot be loaded ({type(exception).__name__}: {str(exception).splitlines()[0][:200]}): it is '
             'damaged, or was saved with another version of torchani; a state dict would outlive versions',
         ) from exception
-    _check_modules(content, path.name, trusted)
-    return content, notes
+    return model, notes
 
 
 def _all_operators() -> list[str]:
@@ -217,20 +213,3 @@ def _check_modules(content: Any, name: str, trusted: bool) -> None:
     for value in values:
         if isinstance(value, torch.nn.Module) and not trusted and (odd := odd_modules(value)):
             raise WorkerError('ERROR_MODEL_UNSUPPORTED', f'{name}: {some(odd)}: {TRUST}')
-
-
-def _repacked(path: Path) -> io.BytesIO:
-    """Return a fresh archive of exactly the members that were read and judged.
-
-    torch reads archives with code of its own, which could see other members in a file made for that, and takes a file
-    with the right first bytes for no archive at all. Bytecode and debug information are left out: nobody judged them.
-    """
-    target = io.BytesIO()
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, 'w', zipfile.ZIP_STORED) as copy:
-        for info in source.infolist():
-            inner = info.filename.partition('/')[2]
-            wanted = inner in _MEMBERS or inner.startswith(('data/', 'constants/'))
-            if wanted or (inner.startswith('code/') and inner.endswith('.py')):
-                copy.writestr(info.filename, source.read(info))
-    target.seek(0)
-    return target

@@ -149,6 +149,11 @@ _HARMFUL = _words(
     'from_file save load set_ set_data resize resize_ resize_as_ as_strided as_strided_ empty_strided classes '
     'record_stream pin_memory warn hash'
 )
+#: What the pickles of a TorchScript may name.
+_SCRIPT_GLOBALS = re.compile(
+    r'__torch__\.(?!torch\.classes\.).*|torch\._utils\._rebuild_tensor_v2|torch\.[A-Za-z0-9]+Storage|torch\.device'
+    r'|collections\.OrderedDict|torch\.jit\._pickle\.(restore_type_tag|build_(int|bool|double|tensor)list)'
+)
 #: The beginning of formatted strings, which Python has as tokens of their own since 3.12 and 3.14.
 _NESTED_STRINGS = {getattr(tokenize, name) for name in ('FSTRING_START', 'TSTRING_START') if hasattr(tokenize, name)}
 #: The beginning of a string with a prefix, or over several lines.
@@ -158,6 +163,14 @@ _ODD_STRING = re.compile('[^\'"]|\'\'\'|"""')
 def foreign_globals(names: Iterable[str]) -> list[str]:
     """Return the classes and functions of a pickle that are on no list: it cannot be loaded without trust."""
     return sorted(set(names) - _TORCH_OWN - set(ALLOWED_CLASSES))
+
+
+def foreign_script_globals(names: Iterable[str]) -> list[str]:
+    """Return what the pickles of a TorchScript name beside the classes in its sources and plain tensors.
+
+    Absent are the classes of compiled libraries, and sparse and quantized tensors, whose indices nobody checks.
+    """
+    return sorted(name for name in names if not _SCRIPT_GLOBALS.fullmatch(name))
 
 
 def allowed_classes() -> list[type]:

@@ -220,3 +220,9 @@ def test_no_parameters(model):
 def test_elements_are_those_of_the_model(model):
     error = _refused(model, _spec(model, elements=('H', 'O')))
     assert error.message == 'mine is for H, C, O, not H, O'
+
+
+def test_forces_without_any_pair_are_floating_point_zeros(model, load):
+    forces = load(model).evaluate(Frames.from_ase([Atoms('C')]), frozenset({'forces'})).forces
+    assert forces.dtype == np.float64
+    assert np.array_equal(forces, np.zeros((1, 3)))

@@ -100,6 +100,7 @@ def test_aliases_are_refused_before_anything_grows(model):
     ('text', 'word'),
     [
         ('[' * 100000, 'nested more than'),
+        ('a: 1' + ':59' * 340000, 'a value has more than'),
         ('a: [' * 100000, 'not valid YAML'),
         ('{a: ' * 100000, 'nested more than'),
         ('a: ' + '9' * 100000, 'not valid YAML'),

@@ -29,6 +29,7 @@ LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickl
 def archive(path: Path, payload: bytes) -> Path:
     with zipfile.ZipFile(path, 'w') as target:
         target.writestr('m/data.pkl', payload)
+        target.writestr('m/data/0', bytes(4))
     return path
 
 

@@ -107,6 +107,13 @@ def _units_too(model: files.SgdmlModel) -> None:
     distance_unit(model)
 
 
+def test_small_files_do_not_become_large_tables(alter, monkeypatch) -> None:
+    """A million orders of 1000 atoms pack to little, and would be tables of terabytes."""
+    monkeypatch.setattr(files, 'descriptor_orders', lambda _: pytest.fail('made before the sizes were compared'))
+    with pytest.raises(ModelFileError, match="does not belong to 'perms'"):
+        read_model(alter(perms=np.tile(np.arange(9, dtype='u1'), (1000, 1))))
+
+
 @pytest.mark.parametrize('name', ['z', 'R_desc', 'perms', 'c', 'type', 'e_unit'])
 def test_pickles_are_not_loaded(alter, tmp_path, name) -> None:
     """An object array in the place of any array that is read is refused by its header, and never runs."""

@@ -10,6 +10,7 @@ from aiida_mlpotential.worker.backends.torchani.safety import (
     allowed_classes,
     forbidden_operators,
     foreign_globals,
+    foreign_script_globals,
     odd_modules,
 )
 from aiida_mlpotential.worker.torchfile import read_torch_file
@@ -64,6 +65,14 @@ def test_what_models_need_is_on_the_lists(custom):
         else:
             assert foreign_globals(file.globals) == []
     assert forbidden_operators({'model.py': GOOD, 'linear.py': LINEAR}, _operators()) == []
+
+
+def test_only_plain_tensors_and_own_classes_are_in_a_script(custom):
+    good = {'__torch__.nets.Net', '__torch__.torch.nn.modules.linear.Linear', 'torch.FloatStorage', 'torch.device'}
+    good |= set(read_torch_file(custom / 'custom_torchscript.pt').globals)
+    assert foreign_script_globals(good) == []
+    evil = ['__torch__.torch.classes.ns.Name', 'torch._utils._rebuild_qtensor', 'torch._utils._rebuild_sparse_tensor']
+    assert foreign_script_globals({*good, *evil}) == evil
 
 
 @pytest.mark.parametrize(
