@@ -334,7 +334,7 @@ def test_elements_that_only_the_model_names_count(job, monkeypatch):
 
 
 def test_an_option_that_nobody_knows_ends_the_job(job):
-    job.model = dataclasses.replace(job.model, options={**job.model.options, 'device': 'cuda'})
+    job.model = dataclasses.replace(job.model, options={**job.model.options, 'device_arg': 'cuda'})
     error = job.run()['error']
     assert error['label'] == 'ERROR_MODEL_UNSUPPORTED'
-    assert "unknown option 'device' of a model of ase; did you mean 'device_argument'?" in error['message']
+    assert "unknown option 'device_arg' of a model of ase; did you mean 'device_argument'?" in error['message']
