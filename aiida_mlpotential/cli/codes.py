@@ -144,7 +144,7 @@ def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
     found: list[InstalledCode] = query.all(flat=True)
     others = [item for item in found if not item.is_hidden and not environment_of(item)]
     preferred = [item for item in others if item.full_label == f'{CODE_LABEL}@{COMPUTER_LABEL}']
-    choices = find_codes(backend)
+    choices = [item for item in find_codes(backend) if not item.is_hidden]
     if not choices:
         choices = preferred[-1:] or others
     if len(choices) == 1:

@@ -9,6 +9,7 @@ import pytest
 from aiida import orm
 
 from aiida_mlpotential.cli import codes
+from aiida_mlpotential.installer.codes import EXTRA
 
 
 def test_computer_is_made_once(aiida_profile_clean, tmp_path: Path) -> None:
@@ -114,13 +115,32 @@ def test_prepend_text_counts(localhost: orm.Computer, monkeypatch) -> None:
 
 def test_find_code_prefers_the_usual_one(localhost: orm.Computer) -> None:
     """No Code is an error with the remedy, one is taken, of several the one that ``setup`` makes."""
-    with pytest.raises(codes.CodeError, match='make one with `aiida-mlpotential setup`'):
-        codes.find_code()
+    with pytest.raises(codes.CodeError, match=r'make one with `aiida-mlpotential setup`, or run .*install torchani`'):
+        codes.find_code(None, 'torchani')
+    with pytest.raises(codes.CodeError, match=r'no Code for the backend sgdml: run .*backends install sgdml`'):
+        codes.find_code(None, 'sgdml')
     first, _ = codes.get_or_make_code(localhost, 'first')
-    assert codes.find_code().pk == first.pk
+    assert codes.find_code(None, 'torchani').pk == first.pk
     codes.get_or_make_code(localhost, 'second')
-    with pytest.raises(codes.CodeError, match=r'several Codes \(first@localhost, second@localhost\): choose one'):
-        codes.find_code()
+    with pytest.raises(codes.CodeError, match=r'\(first@localhost, second@localhost\): choose one'):
+        codes.find_code(None, 'torchani')
     usual, _ = codes.get_or_make_code(localhost, codes.CODE_LABEL)
-    assert codes.find_code().pk == usual.pk
-    assert codes.find_code(first) is first
+    assert codes.find_code(None, 'torchani').pk == usual.pk
+    assert codes.find_code(first, 'torchani') is first
+
+
+def test_find_code_takes_the_one_that_was_installed_for_the_backend(localhost: orm.Computer) -> None:
+    """An environment serves its own backend, before any Code made by hand, and no other."""
+    usual, _ = codes.get_or_make_code(localhost, codes.CODE_LABEL)
+    made = {}
+    for label, backend in (('one', 'sgdml'), ('two', 'schnetpack')):
+        made[backend], _ = codes.get_or_make_code(localhost, label)
+        made[backend].base.extras.set(EXTRA, {'backend': backend})
+    assert codes.find_code(None, 'sgdml').pk == made['sgdml'].pk
+    assert codes.find_code(None, 'torchani').pk == usual.pk
+    again, _ = codes.get_or_make_code(localhost, 'three')
+    again.base.extras.set(EXTRA, {'backend': 'sgdml'})
+    with pytest.raises(codes.CodeError, match=r'the backend sgdml \(one@localhost, three@localhost\)'):
+        codes.find_code(None, 'sgdml')
+    again.is_hidden = True
+    assert codes.find_code(None, 'sgdml').pk == made['sgdml'].pk
