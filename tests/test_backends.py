@@ -87,7 +87,8 @@ def find_python(backend: str) -> str:
     folder = os.environ.get(ENVIRONMENTS)
     for python in sorted(Path(folder).glob(f'{backend}*/bin/python')) if folder else ():
         return str(python)
-    if importlib.util.find_spec(backend) is None:
+    spec = importlib.util.find_spec(backend)
+    if spec is None or spec.origin is None:  # a mere folder of that name
         pytest.skip(f'the library {backend} is not installed here, nor an environment in ${ENVIRONMENTS}')
     return sys.executable
 

@@ -137,6 +137,7 @@ def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
     from aiida import orm
 
     from aiida_mlpotential.installer.codes import environment_of, find_codes
+    from aiida_mlpotential.installer.recipes import RECIPES
 
     if code is not None:
         return code
@@ -150,10 +151,8 @@ def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
     if len(choices) == 1:
         return choices[0]
     if not choices:
-        setup = 'make one with `aiida-mlpotential setup`, or ' if backend == 'torchani' else ''
-        raise CodeError(
-            f'the profile has no Code for the backend {backend}: {setup}run '
-            f'`aiida-mlpotential backends install {backend}`.'
-        )
+        remedies = ['make one with `aiida-mlpotential setup`'] if backend in ('torchani', 'ase') else []
+        remedies += [f'run `aiida-mlpotential backends install {backend}`'] if backend in RECIPES else []
+        raise CodeError(f'the profile has no Code for the backend {backend}: {", or ".join(remedies)}.')
     labels = ', '.join(sorted({item.full_label for item in choices}))
     raise CodeError(f'there are several Codes for the backend {backend} ({labels}): choose one with --code.')

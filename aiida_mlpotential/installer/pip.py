@@ -72,10 +72,14 @@ def _forget_sources() -> list[str]:
 
 
 def _keep_connection(pip: str) -> str:
-    """Return shell that turns the settings of a connection into variables, before the files are left out."""
+    """Return shell that turns the settings of a connection into variables, before the files are left out.
+
+    They are taken from the list of all: `pip config get` does not see every file before pip 24.
+    """
     return (
-        f'for key in {" ".join(_CONNECTION)}; do value=$({pip} config get "global.$key" 2>/dev/null) && '
-        'export "PIP_$(echo "$key" | tr a-z- A-Z_)=$value"; done; true'
+        f'settings=$({pip} config list 2>/dev/null); for key in {" ".join(_CONNECTION)}; do '
+        'value=$(printf "%s\\n" "$settings" | sed -n "s/^global\\.$key=\'\\(.*\\)\'\\$/\\1/p"); '
+        '[ -z "$value" ] || export "PIP_$(echo "$key" | tr a-z- A-Z_)=$value"; done; true'
     )
 
 

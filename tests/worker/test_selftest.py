@@ -36,7 +36,8 @@ def test_usable(tmp_path: Path) -> None:
 @pytest.mark.parametrize('backend', LIBRARIES)
 def test_backends(backend: str, tmp_path: Path) -> None:
     """Wherever a library is, its self test passes, with a model whose forces are large enough to mean something."""
-    if importlib.util.find_spec(backend) is None:  # SchNetPack cannot be imported as it is
+    spec = importlib.util.find_spec(backend)  # SchNetPack cannot be imported as it is
+    if spec is None or spec.origin is None:  # a mere folder of that name
         pytest.skip(f'{backend} is not installed')
     process = subprocess.run(
         [sys.executable, '-m', 'aiida_mlpotential.worker.selftest', backend, str(tmp_path)],
