@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from aiida_mlpotential.cli import params
 from aiida_mlpotential.worker.parameters import PARAMETERS, validate_parameters
+from aiida_mlpotential.worker.schema import PROPERTIES
 
 
 @click.command()
