@@ -20,9 +20,12 @@ from aiida_mlpotential.worker.errors import WorkerError
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
     """Return a function that makes packages, which hide any that are installed."""
-    for name in ('pinn', 'tensorflow', 'tf_keras'):
-        for module in [key for key in sys.modules if key.partition('.')[0] == name]:
-            monkeypatch.delitem(sys.modules, module)
+
+    def loaded() -> list[str]:
+        return [key for key in sys.modules if key.partition('.')[0] in ('pinn', 'tensorflow', 'tf_keras')]
+
+    for module in loaded():
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv('TF_USE_LEGACY_KERAS', '1')
 
@@ -33,7 +36,9 @@ def packages(tmp_path, monkeypatch):
             (path / '__init__.py').write_text(text)
         importlib.invalidate_caches()
 
-    return make
+    yield make
+    for module in loaded():  # those made up, which no other test shall take for installed ones
+        del sys.modules[module]
 
 
 RIGHT = {'pinn': '', 'pinn__networks': '', 'pinn__models': '', 'pinn__layers': ''}
