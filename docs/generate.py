@@ -126,10 +126,10 @@ def backends() -> str:
         rows.append((code(name), entry.title, entry.files, units, ' or '.join(entry.precisions)))
     overview = table(('Backend', 'Library', 'A model is', 'Units where nobody says', 'Precision'), rows)
     given = table(
-        ('Property', *map(code, BACKENDS)),
+        ('Backend', *map(code, PROPERTIES)),
         (
-            (code(item), *('yes' if item in entry.properties else '-' for entry in BACKENDS.values()))
-            for item in PROPERTIES
+            (code(name), *('yes' if item in entry.properties else '-' for item in PROPERTIES))
+            for name, entry in BACKENDS.items()
         ),
     )
     return f'{overview}\n{given}'

@@ -19,6 +19,9 @@ from .tables import format_table
 if TYPE_CHECKING:
     from aiida_mlpotential.data.model import ModelData
 
+#: Of a model with more elements the list has their number; `models show` names them.
+MAX_ELEMENTS = 8
+
 
 @click.group('models', cls=ProfileGroup)
 def models() -> None:
@@ -26,32 +29,44 @@ def models() -> None:
 
 
 @models.command('list')
-@click.option('-a', '--all', 'show_all', is_flag=True, help='Also your own models, beside the published ones.')
 @with_profile
-def list_models(show_all: bool) -> None:
-    """List the published models, and the PK of those in the profile."""
+def list_models() -> None:
+    """List the published models, and your own with their units; each has its PK, if it is in the profile."""
     from aiida_mlpotential import library
 
-    rows = []
-    known = set()
+    rows, known = [], set()
     for model in library.list_models():
         node = library.find_model(model.name)
         if node is not None:
             known.add(node.uuid)
-        facts = [model.name, ' '.join(model.elements), model.ensemble_size, model.method, model.doi]
-        rows.append([*facts, 'torchani', '', '-' if node is None else node.pk])
-    if show_all:
-        for node in _own_models(known):
-            elements = ' '.join(node.elements) if node.elements else 'any'
-            facts = [node.name, elements, node.ensemble_size, node.method, node.doi]
-            rows.append([*facts, node.backend_name, 'trusted' if node.trusted else '', node.pk])
-    headers = ['Name', 'Elements', 'Members', 'Method', 'DOI', 'Backend', 'Trust', 'PK']
-    if not show_all:  # the published ones have one backend, and need no trust
-        rows = [[*row[:5], row[-1]] for row in rows]
-        headers = [*headers[:5], headers[-1]]
-    echo.echo(format_table(rows, headers, right=(2, len(headers) - 1)))
+        facts = [model.name, ' '.join(model.elements), model.ensemble_size, model.method]
+        rows.append([*facts, '-' if node is None else node.pk])
+    echo.echo(format_table(rows, ['Published', 'Elements', 'Members', 'Method', 'PK'], right=(2, 4)))
     if any(row[-1] == '-' for row in rows):
-        echo.echo('\nGet a model that has no PK with `aiida-mlpotential models install NAME`.')
+        echo.echo('\nGet one that has no PK with `aiida-mlpotential models install NAME`.')
+    own = [_own_row(node) for node in _own_models(known)]
+    if not own:
+        return
+    headers = ['Your own', 'Backend', 'Elements', 'Members', 'Units', 'Trust', 'PK']
+    if not any(row[5] for row in own):  # a column in which no model has anything says nothing
+        headers.remove('Trust')
+        own = [[*row[:5], row[6]] for row in own]
+    echo.echo('\n' + format_table(own, headers, right=(3, len(headers) - 1)))
+    if any('*' in row[4] for row in own):
+        echo.echo('\n* assumed: neither the file nor whoever imported it said it.')
+
+
+def _own_row(node: ModelData) -> list[str]:
+    """Return what the list says of a model that was imported."""
+    units = ', '.join(
+        f'{unit}*' if node.units_from.get(kind) == 'default' and node.files else unit
+        for kind, unit in (('energy', node.energy_unit), ('distance', node.distance_unit))
+    )
+    elements = 'any' if not node.elements else ' '.join(node.elements)
+    if node.elements and len(node.elements) > MAX_ELEMENTS:
+        elements = f'{len(node.elements)} elements'
+    trust = 'trusted' if node.trusted else ''
+    return [node.name, node.backend_name, elements, str(node.ensemble_size), units, trust, str(node.pk)]
 
 
 @models.command('install')

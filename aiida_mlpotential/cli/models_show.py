@@ -54,7 +54,7 @@ def resolve_model(identifier: str) -> PretrainedModel | ModelData:
     try:
         return library.resolve_name(identifier)
     except library.LibraryError as exception:
-        message = f'{sentence(exception)} Your own have a PK: `aiida-mlpotential models list --all`.'
+        message = f'{sentence(exception)} Your own have a PK: `aiida-mlpotential models list`.'
     try:
         node = orm.load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError):
