@@ -22,10 +22,10 @@ from aiida_mlpotential.installer.recipes import (
 )
 from aiida_mlpotential.installer.remote import InstallerError, Remote, interruptible
 
+from .backends_list import list_command
 from .codes import COMPUTER_LABEL, get_or_make_computer
 from .params import ProfileGroup, with_profile
 from .progress import Steps
-from .tables import format_table
 
 if TYPE_CHECKING:
     from aiida.orm import Computer, InstalledCode
@@ -235,30 +235,6 @@ def _clean_up(environment: Environment, code: InstalledCode | None, steps: Steps
             step.state, step.result = 'failed', str(exception).rstrip('.')
 
 
-@backends.command('list')
-@with_profile
-def list_backends() -> None:
-    """List the backends, what they can compute, and where they are installed."""
-    from aiida_mlpotential.installer.codes import environment_of, find_codes
-    from aiida_mlpotential.worker.backends import BACKENDS
-
-    codes = find_codes()
-    rows: list[list[Any]] = []
-    for name, recipe in RECIPES.items():
-        properties = ' '.join(sorted(BACKENDS[name].properties)) if name in BACKENDS else '-'
-        installed = [code for code in codes if environment_of(code).get('backend') == name]
-        for code in installed:
-            facts = environment_of(code)
-            state = 'ready' if facts.get('usable') else 'fails'
-            rows.append(
-                [name, facts['version'], properties, code.full_label, facts['path'], f'{state}, {facts.get("checked")}']
-            )
-        if not installed:
-            rows.append([name, recipe.version, properties, '-', '-', 'not installed'])
-    echo.echo(format_table(rows, ['Backend', 'Version', 'Properties', 'Code', 'Environment', 'State']))
-    echo.echo('\nInstall one with `aiida-mlpotential backends install BACKEND`.')
-
-
 @backends.command('check')
 @click.argument('target', metavar='[CODE|BACKEND]', required=False)
 @click.option('--backend', help='What to try with a Code that was made by hand. [default: every backend]')
@@ -273,6 +249,8 @@ def check(target: str | None, backend: str | None) -> None:
     with plain_errors():
         if backend is not None:
             get_recipe(backend)
+            if target in RECIPES and target != backend:
+                raise click.UsageError(f'the Codes of {target} are for {target}: leave out --backend, or name a Code.')
         tried = [_check_one(code, names) for code, names in _find_targets(target, backend)]
     if not all(tried):
         raise click.exceptions.Exit(1)
@@ -380,3 +358,6 @@ def _uninstall(remote: Remote, backend: str, computer: Computer, directory: str 
             environment.remove()
             step.result = f'removed {environment.path}'
     return bool(paths or left)
+
+
+backends.add_command(list_command)

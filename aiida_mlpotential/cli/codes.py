@@ -132,7 +132,8 @@ def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
     That is the one that the installer made for the backend; else ``mlpotential@localhost`` if it exists and no
     backend has it to itself; else the only Code of the plugin.
 
-    :raises CodeError: if there is none, or more than one to choose from
+    :raises CodeError: if there is none, or more than one to choose from, or the given one is of an environment that
+        was made for another backend
     """
     from aiida import orm
 
@@ -140,6 +141,12 @@ def find_code(code: InstalledCode | None, backend: str) -> InstalledCode:
     from aiida_mlpotential.installer.recipes import RECIPES
 
     if code is not None:
+        made_for = environment_of(code).get('backend', backend)
+        if made_for != backend and backend in RECIPES:  # a calculator of ASE may be in any environment
+            raise CodeError(
+                f'the Code {code.full_label} was installed for the backend {made_for}, but the model needs {backend}: '
+                f'leave out --code, or run `aiida-mlpotential backends install {backend}`.'
+            )
         return code
     query = orm.QueryBuilder().append(orm.InstalledCode, filters={'attributes.input_plugin': PLUGIN})
     found: list[InstalledCode] = query.all(flat=True)

@@ -37,7 +37,7 @@ PROFILE = options.PROFILE(type=types.ProfileParamType(load_profile=True), expose
 
 CODE = options.CODE(
     type=types.CodeParamType(),
-    help='Code to run on, by ID, UUID or label. [default: the one made by `aiida-mlpotential setup`]',
+    help="Code to run on, by ID, UUID or label. [default: that of the model's backend, else the one of `setup`]",
 )
 
 MODEL = click.option(

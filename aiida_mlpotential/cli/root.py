@@ -25,7 +25,7 @@ COMMANDS: dict[str, LazyCommand] = {
     'backends': LazyCommand('backends', 'backends', 'Install, check and remove the libraries of the backends.'),
     'demo': LazyCommand('demo', 'demo', 'Run a reaction with ANI-1ccx in an AiiDA profile of its own.'),
     'launch': LazyCommand('launch', 'launch', 'Launch calculations.'),
-    'models': LazyCommand('models', 'models', 'List, install and inspect pre-parameterised models.'),
+    'models': LazyCommand('models', 'models', 'List, install, import, export and inspect models.'),
     'setup': LazyCommand('setup', 'setup', 'Make a computer and a code for this machine in your AiiDA profile.'),
 }
 
