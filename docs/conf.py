@@ -23,7 +23,7 @@ copyright = author
 version = release = aiida_mlpotential.__version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.mathjax']
-myst_enable_extensions = ['amsmath', 'dollarmath']
+myst_enable_extensions = ['amsmath', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 exclude_patterns = ['_build', 'reference/generated']
 autodoc_member_order = 'bysource'

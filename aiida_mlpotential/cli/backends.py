@@ -144,6 +144,7 @@ def run_install(remote: Remote, wanted: Wanted, steps: Steps) -> InstalledCode:
     with steps.step(f'Python on {where}') as step:
         environment = Environment.plan(remote, recipe.name, wanted.directory)
         python = find_python(remote, recipe, wanted.python)
+        _check_paths(remote, wanted.requirements)
         step.result = f'{python.path} ({python.version})'
     # A Mac has one build for the processor, which is not called that.
     device = '' if python.platform == 'darwin' and wanted.device == 'cpu' else wanted.device
@@ -172,6 +173,15 @@ def run_install(remote: Remote, wanted: Wanted, steps: Steps) -> InstalledCode:
     except BaseException:
         _clean_up(environment, code, steps)
         raise
+
+
+def _check_paths(remote: Remote, requirements: tuple[str, ...]) -> None:
+    """Raise an :class:`InstallerError` for a path that is nowhere, before pip has installed everything else."""
+    for path in requirements:
+        if not path.startswith(('.', '/', '~')) or Path(path).expanduser().exists():
+            continue
+        if not (path.startswith('/') and remote.exists(path)):
+            raise InstallerError(f'there is no {path}, neither here nor on {remote.computer.label}.')
 
 
 def _install_steps(environment: Environment, wanted: Wanted, steps: Steps) -> None:
@@ -306,7 +316,8 @@ def _check_one(code: InstalledCode, names: list[str]) -> bool:
         if not result.usable and not result.facts:  # no interpreter that runs: the others would say the same
             break
     usable = any(result.usable for result in results)
-    record_check(code, usable)
+    if environment_of(code).get('backend') in names:  # that it has no other says nothing about it
+        record_check(code, usable)
     if not usable and len(results) > 1:
         click.echo(f'Error: {code.full_label} has none of the backends.', err=True)
     return usable

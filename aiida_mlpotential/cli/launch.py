@@ -162,4 +162,4 @@ def first_line(exception: Exception) -> str:
     text = str(exception).strip()
     if text.startswith('Error occurred validating port'):
         text = text.partition("': ")[2] or text
-    return text.splitlines()[0] if text else type(exception).__name__
+    return reports.with_options(text.splitlines()[0]) if text else type(exception).__name__

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from aiida.cmdline.utils import echo
 
+from aiida_mlpotential.worker.backends import BACKENDS
+
 from .models_export import export_command
 from .models_import import import_command
 from .models_show import show
@@ -58,8 +60,9 @@ def list_models() -> None:
 
 def _own_row(node: ModelData) -> list[str]:
     """Return what the list says of a model that was imported."""
+    own = BACKENDS[node.backend_name].module == 'ase'  # whose units are eV and angstrom by definition
     units = ', '.join(
-        f'{unit}*' if node.units_from.get(kind) == 'default' and node.files else unit
+        f'{unit}*' if node.units_from.get(kind) == 'default' and not own else unit
         for kind, unit in (('energy', node.energy_unit), ('distance', node.distance_unit))
     )
     elements = 'any' if not node.elements else ' '.join(node.elements)

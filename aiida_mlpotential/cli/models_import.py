@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from aiida.cmdline.utils import echo
 from aiida_mlpotential.worker.backends import BACKENDS
 from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
-from .models_show import describe_node
+from .models_show import describe_node, show_remarks
 from .params import sentence, with_profile
 from .tables import format_table
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from aiida_mlpotential.data.model import ModelData
 
 _AUTO = 'Auto'
+#: The backends whose files say by themselves that they are theirs.
+_WITH_FILES = [name for name, entry in BACKENDS.items() if entry.module != 'ase']
 _UNIT_HELP = 'Auto: what the file says, else the default of the backend.'
 
 
@@ -34,6 +38,7 @@ _UNIT_HELP = 'Auto: what the file says, else the default of the backend.'
 @click.option(
     '--energy-unit',
     type=click.Choice([_AUTO, *ENERGY_UNITS], case_sensitive=False),
+    metavar=f'[{"|".join([_AUTO, *ENERGY_UNITS])}]',
     default=_AUTO,
     show_default=True,
     help=f'Unit of its energies. {_UNIT_HELP}',
@@ -41,6 +46,7 @@ _UNIT_HELP = 'Auto: what the file says, else the default of the backend.'
 @click.option(
     '--distance-unit',
     type=click.Choice([_AUTO, *DISTANCE_UNITS], case_sensitive=False),
+    metavar=f'[{"|".join([_AUTO, *DISTANCE_UNITS])}]',
     default=_AUTO,
     show_default=True,
     help=f'Unit of the distances that it expects. {_UNIT_HELP}',
@@ -83,13 +89,31 @@ def import_command(paths: tuple[Path, ...], **arguments: Any) -> None:
         )
         stored = node.get_or_store()
     except (ValueError, OSError) as exception:
-        raise click.ClickException(sentence(exception)) from exception
-    _report(stored, new=stored.uuid == node.uuid, remarks=node.remarks)
+        other = other_backend(paths, arguments['backend'])
+        hint = f'{paths[0]} is a model of {other}: import it with `--backend {other}`.' if other else ''
+        raise click.ClickException(hint or sentence(exception)) from exception
+    _report(stored, node)
 
 
 def _with_doi(info: Any, doi: str) -> Any:
     """Return the facts with a DOI, which may have been given as the address of its page."""
     return dataclasses.replace(info, doi=doi.strip().partition('doi.org/')[2] or doi.strip())
+
+
+def other_backend(paths: Sequence[Path], backend: str | None) -> str:
+    """Return the one backend that reads a file which the given one refused; nothing, if that is not the reason.
+
+    So that nobody trusts a file which only has the wrong backend.
+    """
+    from aiida_mlpotential.worker.backends import get_backend
+    from aiida_mlpotential.worker.backends.base import ModelFileError
+
+    able = []
+    for name in _WITH_FILES if paths else ():
+        with contextlib.suppress(ModelFileError, OSError):
+            if not get_backend(name).inspect(paths[0]).needs_trust:
+                able.append(name)
+    return able[0] if len(able) == 1 and able[0] != backend else ''
 
 
 def parse_option(text: str) -> tuple[str, Any]:
@@ -108,12 +132,21 @@ def parse_option(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def _report(node: ModelData, new: bool, remarks: list[str]) -> None:
-    if new:
-        echo.echo_success(f'stored {node.name} as ModelData<{node.pk}>.')
+def _report(stored: ModelData, given: ModelData) -> None:
+    """Print what is in the profile now: the imported node, or an earlier one, which does not change."""
+    if stored.uuid == given.uuid:
+        echo.echo_success(f'stored {stored.name} as ModelData<{stored.pk}>.')
     else:
-        echo.echo_success(f'the same model is in the profile already: {node.name}, ModelData<{node.pk}>.')
-    echo.echo(format_table(describe_node(node)))
-    for remark in remarks:
-        echo.echo(f'\nNote: {remark}.')
-    echo.echo(f'\nUse it: `aiida-mlpotential launch single-point FILE --model {node.pk}`.')
+        echo.echo_success(f'the same model is in the profile already: {stored.name}, ModelData<{stored.pk}>.')
+    echo.echo(format_table(describe_node(stored)))
+    show_remarks([*given.remarks, *_not_taken(stored, given)])
+    echo.echo(f'\nUse it: `aiida-mlpotential launch single-point FILE --model {stored.pk}`.')
+
+
+def _not_taken(stored: ModelData, given: ModelData) -> list[str]:
+    """Return which of the given facts a node that was stored earlier has otherwise."""
+    facts = {'name': 'name', 'licence': 'licence', 'source_text': 'source', 'method': 'method', 'doi': 'DOI'}
+    others = [word for key, word in facts.items() if getattr(given, key) not in ('', getattr(stored, key))]
+    if not others:
+        return []
+    return [f'a stored node does not change: {" and ".join(others)} were not taken, those above stay']

@@ -36,11 +36,16 @@ def show(model: str) -> None:
         if node.files:
             echo.echo('\n' + format_table(_file_rows(node), ['File', 'sha256']))
         _show_uses(node)
-        for remark in node.remarks:
-            echo.echo(f'\nNote: {remark}.')
+        show_remarks(node.remarks)
     elif isinstance(found, PretrainedModel):
         echo.echo(format_table(describe_published(found)))
         echo.echo(f'\nNot in the profile: `aiida-mlpotential models install {found.name}`.')
+
+
+def show_remarks(remarks: list[str]) -> None:
+    """Print what the file of a model said beside the facts, as one block."""
+    if remarks:
+        echo.echo('\n' + '\n'.join(f'Note: {remark}.' for remark in remarks))
 
 
 def resolve_model(identifier: str) -> PretrainedModel | ModelData:
@@ -57,7 +62,11 @@ def resolve_model(identifier: str) -> PretrainedModel | ModelData:
         message = f'{sentence(exception)} Your own have a PK: `aiida-mlpotential models list`.'
     try:
         node = orm.load_node(identifier)
-    except (NotExistent, MultipleObjectsError, ValueError):
+    except MultipleObjectsError:
+        raise click.ClickException(
+            f'there are several nodes {identifier!r}: give the PK, which `aiida-mlpotential models list` has.'
+        ) from None
+    except (NotExistent, ValueError):
         raise click.ClickException(message) from None
     if not isinstance(node, ModelData):
         raise click.ClickException(f'node {identifier} is of type {type(node).__name__}, not ModelData.')

@@ -33,7 +33,12 @@ _FACTORS = {'eV': 1.0, 'meV': 1000.0}
 #: The exit code that the table of results explains.
 _SOME_FAILED = next(code.status for code in EXIT_CODES if code.label == 'ERROR_SOME_STRUCTURES_FAILED')
 #: What the worker calls a parameter, and the command line an option.
-_OPTIONS = {'set device_fallback': 'add --device-fallback', 'continue it with `parent_folder`': 'what is done is kept'}
+_OPTIONS = {
+    'set device_fallback': 'add --device-fallback',
+    'set `reorder_atoms`': 'add --reorder-atoms',
+    'set precision to ': 'add --precision ',
+    'continue it with `parent_folder`': 'what is done is kept',
+}
 
 
 def format_results(results: ResultsData, structures: StructureSetData) -> str:
@@ -72,8 +77,15 @@ def _cells(frame: FrameResult, unit: str) -> dict[str, str]:
         f'std ({unit})': _number(frame.energy_std, 3, factor),
         f'std/√atoms ({unit})': _number(frame.qbc, 3, factor),
         'max force (eV/Å)': _number(frame.max_force, 4),
-        'status': f'{status}: {frame.message}' if frame.message else status,
+        'status': with_options(f'{status}: {frame.message}') if frame.message else status,
     }
+
+
+def with_options(text: str) -> str:
+    """Return a message of the worker with the options of the command line in place of parameters."""
+    for key, option in _OPTIONS.items():
+        text = text.replace(key, option)
+    return text
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
@@ -96,8 +108,10 @@ def summarise(results: ResultsData) -> str:
             unit = _spread_unit([largest])
             mean, largest = (_FACTORS[unit] * value for value in (attributes['energy_std_mean'], largest))
             text += f'; std {mean:.3f} {unit} on average, {largest:.3f} {unit} at most'
-    lines = [f'{text}.', *_warn_of_spread(results), f'All arrays are in ResultsData<{results.pk}>.']
-    return '\n'.join(lines) + f' Its numbers: `verdi node attributes {results.pk}`.'
+    arrays = ', '.join(attributes['units'])
+    lines = [f'{text}.', *_warn_of_spread(results), f'All arrays are in ResultsData<{results.pk}>: {arrays}.']
+    python = f'in Python `orm.load_node({results.pk}).frame(0)`'
+    return '\n'.join([*lines, f'Its numbers: `verdi node attributes {results.pk}`; each structure: {python}.'])
 
 
 def _others(results: ResultsData) -> str:
@@ -123,7 +137,7 @@ def notes_of(node: ProcessNode) -> list[str]:
     """Return what the worker found worth noting about a calculation."""
     if 'output_parameters' not in node.outputs:
         return []
-    return [str(note).rstrip('.') for note in node.outputs.output_parameters.get_dict().get('notes', [])]
+    return [with_options(str(note)).rstrip('.') for note in node.outputs.output_parameters.get_dict().get('notes', [])]
 
 
 def warn_of_trust(model: ModelData) -> None:
@@ -165,8 +179,7 @@ def fail_unless_finished(node: ProcessNode) -> None:
         f'exit code {node.exit_status}' if node.is_finished else str(getattr(node.process_state, 'value', 'unknown'))
     )
     message = str(node.exit_message or node.exception or 'there is no message').rstrip('.')
-    for key, option in _OPTIONS.items():
-        message = message.replace(key, option)
+    message = with_options(message)
     remedy = ''
     if results is not None and results.n_pending:
         remedy = f'\nGo on with it: `aiida-mlpotential launch single-point --continue {node.pk}`.'

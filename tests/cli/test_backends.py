@@ -85,7 +85,7 @@ def test_whole_cycle(quick: orm.Computer, home: Path, wheels: Path, invoke: Call
 
     listed = invoke('backends', 'list').output
     assert f'{path}' in listed
-    assert 'ready, ' in listed
+    assert 'ase 1.0, ready, ' in listed
     checked = invoke('backends', 'check')
     assert checked.exit_code == 0, checked.output
     assert 'forces agree with differences of energies' in checked.output
@@ -237,7 +237,7 @@ def test_uninstall_of_a_used_code(quick: orm.Computer, home: Path, invoke: Calla
     assert result.exit_code == 0, result.output
     assert 'hid the Code mlpotential-ase@localhost, which calculations used' in result.output
     assert not path.exists()
-    assert 'not installed' in invoke('backends', 'list').output
+    assert 'None is installed' in invoke('backends', 'list').output
 
 
 def test_uninstall_leaves_what_is_not_ours(quick: orm.Computer, home: Path, invoke: Callable) -> None:
@@ -251,6 +251,18 @@ def test_uninstall_leaves_what_is_not_ours(quick: orm.Computer, home: Path, invo
     assert 'was not made here, or its manifest is gone: remove it yourself' in result.output
     assert (path / 'precious').exists()
     assert orm.load_node(code.pk).label == 'mlpotential-ase'
+
+
+def test_check_for_another_backend(quick: orm.Computer, home: Path, invoke: Callable) -> None:
+    """An environment that has no other library is not broken; and to ask all Codes of one for another is a mistake."""
+    code = _make_code(quick, home / 'gone')
+    assert invoke('backends', 'check', code.full_label, '--backend', 'sgdml').exit_code == 1
+    assert ', ready, ' in invoke('backends', 'list').output
+    result = invoke('backends', 'check', 'ase', '--backend', 'sgdml')
+    assert result.exit_code == 2
+    assert 'the Codes of ase are for ase: leave out --backend, or name a Code.' in result.output
+    assert invoke('backends', 'check', code.full_label).exit_code == 1
+    assert ', fails, ' in invoke('backends', 'list').output
 
 
 def test_uninstall_of_what_is_gone(quick: orm.Computer, home: Path, invoke: Callable) -> None:
@@ -301,6 +313,7 @@ def test_check_of_every_backend(
         (['install', 'ase', '--device', 'cuda'], "'cuda' is no build of torch"),
         (['install', 'pinn', '--device', 'cu130'], 'the recipe for pinn is for the CPU only'),
         (['install', 'ase', '--requirement', '-e .'], "'-e .' is no requirement"),
+        (['install', 'ase', '--requirement', './none'], 'there is no ./none, neither here nor on localhost'),
         (['install', 'ase', '--directory', 'here'], "'here' is not absolute"),
         (['install', 'ase', '--python', '/nowhere/python'], '/nowhere/python on localhost is no Python that runs'),
         (['install', 'ase', '-Y', 'cluster'], "there is no computer 'cluster'"),

@@ -144,3 +144,14 @@ def test_find_code_takes_the_one_that_was_installed_for_the_backend(localhost: o
         codes.find_code(None, 'sgdml')
     again.is_hidden = True
     assert codes.find_code(None, 'sgdml').pk == made['sgdml'].pk
+
+
+def test_find_code_refuses_the_environment_of_another_backend(localhost: orm.Computer) -> None:
+    """What a given Code was installed for is known before submission; a calculator of ASE may be in any of them."""
+    code, _ = codes.get_or_make_code(localhost, 'one')
+    assert codes.find_code(code, 'torchani') is code  # made by hand: it may have anything
+    code.base.extras.set(EXTRA, {'backend': 'sgdml'})
+    assert codes.find_code(code, 'sgdml') is code
+    assert codes.find_code(code, 'ase') is code
+    with pytest.raises(codes.CodeError, match=r'one@localhost was installed for .* sgdml, .* needs torchani'):
+        codes.find_code(code, 'torchani')

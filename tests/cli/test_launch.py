@@ -259,4 +259,5 @@ def test_first_line() -> None:
     prefix = "Error occurred validating port 'inputs.parameters': "
     assert first_line(ValueError(f'{prefix}parameters: unknown key\nmore')) == 'parameters: unknown key'
     assert first_line(ValueError('plain')) == 'plain'
+    assert first_line(ValueError('for the hessian set precision to double')) == 'for the hessian add --precision double'
     assert first_line(ValueError()) == 'ValueError'

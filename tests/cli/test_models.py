@@ -28,21 +28,34 @@ def test_list_names_all_published_models(aiida_profile_clean, invoke) -> None:
         line = next(line for line in result.output.splitlines() if line.startswith(model.name))
         assert ' '.join(model.elements) in line
         assert model.method in line
-        assert model.doi in line
         assert line.split()[-1] == '-'
     assert '`aiida-mlpotential models install NAME`' in result.output
+    assert 'Your own' not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
 
 
-def test_list_shows_what_is_installed(installed: ModelData, invoke) -> None:
-    """An installed model has its PK; the user's own are shown on request."""
-    result = invoke('models', 'list')
-    assert next(line for line in result.output.splitlines() if 'ANI-1x' in line).split()[-1] == str(installed.pk)
+def test_list_shows_what_is_in_the_profile(installed: ModelData, invoke) -> None:
+    """An installed model has its PK; the user's own come after the published ones, with the number of many elements."""
     own = ModelData.from_ase_calculator('ase.calculators.lj.LennardJones').get_or_store()
-    assert 'LennardJones' not in result.output
-    lines = invoke('models', 'list', '--all').output.splitlines()
+    many = ModelData.from_ase_calculator('chgnet').get_or_store()
+    lines = invoke('models', 'list').output.splitlines()
+    assert next(line for line in lines if 'ANI-1x' in line).split()[-1] == str(installed.pk)
     line = next(line for line in lines if line.startswith('LennardJones'))
-    assert line.split() == ['LennardJones', 'any', '1', 'ase', str(own.pk)]
+    assert line.split() == ['LennardJones', 'ase', 'any', '1', 'eV,', 'angstrom', str(own.pk)]
+    assert f' {len(many.elements)} elements ' in next(line for line in lines if line.startswith('CHGNet'))
     assert not [line for line in lines if line.startswith('EMT')]  # it stands there as ANI-1x
+    assert not [line for line in lines if 'Trust' in line or 'assumed' in line]
+    assert max(map(len, lines)) <= 80
+
+
+def test_list_marks_assumed_units(aiida_profile_clean, file_facts, invoke, tmp_path: Path) -> None:
+    """A unit that nobody said has an asterisk; one of the file or of the user has none."""
+    (tmp_path / 'x.npz').write_text('1')
+    file_facts['x.npz'] = FileFacts(distance_unit='bohr')
+    ModelData.from_file(tmp_path / 'x.npz', backend='schnetpack').store()
+    lines = invoke('models', 'list').output.splitlines()
+    assert ' kcal/mol*, bohr ' in next(line for line in lines if line.startswith('x '))
+    assert lines[-1] == '* assumed: neither the file nor whoever imported it said it.'
 
 
 def test_list_marks_trusted_models(aiida_profile_clean, file_facts, invoke, tmp_path: Path) -> None:
@@ -52,7 +65,7 @@ def test_list_marks_trusted_models(aiida_profile_clean, file_facts, invoke, tmp_
     file_facts['x.npz'] = FileFacts(needs_trust='a pickle')
     for name in 'xy':
         ModelData.from_file(tmp_path / f'{name}.npz', backend='sgdml', trusted=True).store()
-    lines = {line.split()[0]: line for line in invoke('models', 'list', '--all').output.splitlines() if line}
+    lines = {line.split()[0]: line for line in invoke('models', 'list').output.splitlines() if line}
     assert 'sgdml' in lines['x'] and 'trusted' in lines['x']
     assert 'sgdml' in lines['y'] and 'trusted' not in lines['y']
 

@@ -67,7 +67,7 @@ def test_trust(file: Path, file_facts, invoke) -> None:
     assert result.exit_code == 0, result.output
     assert models()[0].trusted is True
     assert 'yes, its files may run code: it is a pickle of os.system' in result.output
-    assert 'Note: odd.' in result.output
+    assert '\nNote: odd.\n' in result.output
 
 
 def test_exported_model(file: Path, invoke, tmp_path: Path) -> None:
@@ -78,6 +78,43 @@ def test_exported_model(file: Path, invoke, tmp_path: Path) -> None:
     result = invoke('models', 'import', tmp_path / 'e.zip')
     assert result.exit_code == 0, result.output
     assert f'in the profile already: x, ModelData<{node.pk}>.' in result.output
+
+
+def test_facts_that_an_earlier_node_has_otherwise(file: Path, invoke) -> None:
+    """A stored node does not change, and whoever gave other facts learns that."""
+    assert invoke('models', 'import', file, '-b', 'sgdml', '--licence', 'MIT').exit_code == 0
+    again = invoke('models', 'import', file, '-b', 'sgdml', '--licence', 'CC0', '--name', 'other')
+    assert 'a stored node does not change: name and licence were not taken' in again.output
+    assert 'were not taken' not in invoke('models', 'import', file, '-b', 'sgdml', '--licence', 'MIT').output
+
+
+FIXTURES = Path(__file__).parents[1] / 'fixtures'
+
+
+@pytest.mark.parametrize(
+    ('path', 'backend', 'right'),
+    [
+        ('schnetpack/best_model', 'torchani', 'schnetpack'),
+        ('torchani/custom_torchscript.pt', 'schnetpack', 'torchani'),
+        ('sgdml/ethanol_kcal_ang.npz', 'pinn', 'sgdml'),
+        ('pinn/pinet2_ev', 'sgdml', 'pinn'),
+    ],
+)
+def test_wrong_backend(invoke, path: str, backend: str, right: str) -> None:
+    """The right one is named, where one reads the file: trust in it would be the wrong remedy."""
+    result = invoke('models', 'import', FIXTURES / path, '-b', backend)
+    assert result.exit_code == 1
+    assert f'{path} is a model of {right}: import it with `--backend {right}`.' in result.output
+    assert '--trust' not in result.output
+    assert models() == []
+
+
+def test_right_backend_and_another_mistake(invoke) -> None:
+    """The reason is not hidden by advice to do what was done."""
+    result = invoke('models', 'import', FIXTURES / 'sgdml/ethanol_kcal_ang.npz', '-b', 'sgdml', '--option', 'a=1')
+    assert result.exit_code == 1
+    assert "unknown option 'a'" in result.output
+    assert 'import it with' not in result.output
 
 
 def test_model_in_a_package(invoke) -> None:

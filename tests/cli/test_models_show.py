@@ -126,3 +126,12 @@ def test_units_of_an_earlier_version(emt: ModelData) -> None:
     clone = emt.clone()
     clone.base.attributes.delete('units_from')
     assert dict(describe_node(clone))['Energy unit'] == 'eV'
+
+
+def test_show_one_of_two_with_a_name(aiida_profile_clean, invoke) -> None:
+    """A name that several nodes have is not taken for an unknown one."""
+    for sigma in (1.0, 2.0):
+        ModelData.from_ase_calculator('ase.calculators.lj.LennardJones', {'sigma': sigma}, name='twin').store()
+    result = invoke('models', 'show', 'twin')
+    assert result.exit_code == 1
+    assert "there are several nodes 'twin': give the PK" in result.output

@@ -28,7 +28,7 @@ class Results:
         self.n_failed = sum(frame.status > FrameStatus.PENDING for frame in frames)
         self.n_pending = sum(frame.status == FrameStatus.PENDING for frame in frames)
         self.n_ok = len(frames) - self.n_failed - self.n_pending
-        self.all = attributes
+        self.all = {'units': {'energies': 'eV', 'forces': 'eV/angstrom'}, **attributes}
         self.base = self.attributes = self
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ def test_ensemble_labels_and_failures(aiida_profile) -> None:
     forces = np.array([[0.0, 3.0, 4.0], [0, 0, 0], [0, 0, 0]])
     frames = [
         FrameResult(0, FrameStatus.OK, '', 3, energy=-1.5, energy_std=0.0012, qbc=0.0007, forces=forces),
-        FrameResult(1, FrameStatus.ATOMS_TOO_CLOSE, 'atoms 0 and 1', 3),
+        FrameResult(1, FrameStatus.ATOM_ORDER, 'sort them, or set `reorder_atoms`', 3),
         FrameResult(2, FrameStatus.PENDING, '', 3),
     ]
     results = Results(frames, energy_min=-1.5, energy_max=-1.5, energy_std_mean=0.0012, energy_std_max=0.0012)
@@ -69,9 +69,9 @@ def test_ensemble_labels_and_failures(aiida_profile) -> None:
     lines = text.strip().splitlines()
     assert lines[2].split() == ['0', 'name-0', 'H2O', '-1.500000', '1.200', '0.700', '5.0000', 'OK']
     assert lines[3].split()[:3] == ['1', 'name-1', 'H2O']
-    assert lines[3].endswith('ATOMS_TOO_CLOSE: atoms 0 and 1')
+    assert lines[3].endswith('ATOM_ORDER: sort them, or add --reorder-atoms')
     assert '1 of 3 structures evaluated, 1 failed, 1 not reached.' in text
-    assert 'ResultsData<7>' in text
+    assert 'ResultsData<7>: energies, forces.' in text
 
 
 def test_summary_of_many(aiida_profile) -> None:

@@ -273,6 +273,7 @@ def _many(n):
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_structures_in_bounded_memory(make_arrays, make_folder, info):
     n = 100_000
     frames = _many(n)

@@ -240,6 +240,7 @@ def _write_ani(path, seed):
     AniParameters(('H',), ANI_FAMILIES['ani1x'], np.array([-0.5]), {'H': layers}).write(path)
 
 
+@pytest.mark.slow
 def test_committee_with_odd_names_in_a_job(tmp_path, python_code):
     """The files arrive where the worker looks for them; mean and spread are those of the members alone."""
     pytest.importorskip('torchani')
