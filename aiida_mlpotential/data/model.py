@@ -164,6 +164,7 @@ class ModelData(orm.Data):
         name: str | None = None,
         elements: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        info: ModelInfo = DEFAULT_INFO,
     ) -> ModelData:
         """Return an unstored node for any ASE calculator, or for the model in the package of a family.
 
@@ -173,9 +174,11 @@ class ModelData(orm.Data):
         :param name: defaults to the last part of the import path, or what people call the family
         :param elements: chemical symbols that it knows; ``None`` leaves that to the calculator
         :param options: further options of the backend, such as ``device_argument``
+        :param info: units, source, licence, method and DOI
         :raises ValueError: if the path is no import path, the family needs a file, or the arguments are no JSON
         """
         claims, facts, default = describe_calculator(calculator, kwargs, elements, options)
+        claims = dataclasses.replace(claims, info=info)
         node = cls()
         node._set_all(default if name is None else name, claims, resolve(claims, facts))
         node._set_files({})

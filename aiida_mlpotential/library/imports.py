@@ -45,7 +45,7 @@ def import_model(
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not given:
-        return _import_calculator(backend, name, elements, options or {})
+        return _import_calculator(backend, name, elements, options or {}, info)
     exports = [path for path in given if is_export(path)]
     claims: dict[str, Any] = {
         'name': name,
@@ -66,7 +66,11 @@ def import_model(
 
 
 def _import_calculator(
-    backend: str | None, name: str | None, elements: Sequence[str] | None, options: Mapping[str, Any]
+    backend: str | None,
+    name: str | None,
+    elements: Sequence[str] | None,
+    options: Mapping[str, Any],
+    info: ModelInfo,
 ) -> ModelData:
     """Return the node of an ASE calculator that needs no file."""
     entry = BACKENDS.get(backend or '')
@@ -79,7 +83,7 @@ def _import_calculator(
     kwargs = others.pop('kwargs', {})
     if not isinstance(kwargs, dict):
         raise ValueError(f'the option `kwargs` must be an object of keyword arguments, not {kwargs!r}')
-    return ModelData.from_ase_calculator(calculator, kwargs, name=name, elements=elements, options=others)
+    return ModelData.from_ase_calculator(calculator, kwargs, name=name, elements=elements, options=others, info=info)
 
 
 def _import_export(path: Path, backend: str | None, claims: dict[str, Any]) -> ModelData:

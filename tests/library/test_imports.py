@@ -262,3 +262,10 @@ def test_committee_with_odd_names_in_a_job(tmp_path, python_code):
     assert energies[0].energy == pytest.approx(np.mean(alone), abs=1e-9)
     assert energies[0].energy_std == pytest.approx(np.std(alone, ddof=1), abs=1e-9)
     assert np.std(alone) > 0.01
+
+
+def test_the_facts_of_a_calculator_without_a_file_are_kept(aiida_profile_clean):
+    info = ModelInfo(energy_unit='Hartree', source='me', licence='MIT', doi='10.1/x')
+    node = import_model([], backend='ase', options={'calculator': 'ase.calculators.emt.EMT'}, info=info)
+    assert (node.energy_unit, node.units_from['energy']) == ('Hartree', 'user')
+    assert (node.source_text, node.licence, node.doi) == ('me', 'MIT', '10.1/x')
