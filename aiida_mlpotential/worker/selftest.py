@@ -218,7 +218,11 @@ def _make_schnetpack(directory: Path) -> Path:
     loader: Any = importlib.import_module('torch.utils.data.dataloader')
     if not hasattr(loader, 'T_co'):  # which SchNetPack 2.1 imports, and torch has renamed
         loader.T_co = loader._T_co
-    schnetpack = importlib.import_module('schnetpack')
+    try:
+        schnetpack = importlib.import_module('schnetpack')
+    except ImportError as exception:
+        message = f'{exception}: install it with `aiida-mlpotential backends install schnetpack`'
+        raise WorkerError('ERROR_BACKEND_MISSING', message) from None
     torch.manual_seed(_SEED)
     cutoff = 4.0
     representation = schnetpack.representation.PaiNN(

@@ -145,3 +145,13 @@ def test_it_runs_from_the_archive_of_a_job(tmp_path: Path) -> None:
         f'sys.exit(selftest.main(["ase", {str(tmp_path)!r}]))'
     )
     subprocess.run([sys.executable, '-c', program], check=True)
+
+
+def test_a_missing_schnetpack_is_named_with_the_remedy(tmp_path: Path, monkeypatch) -> None:
+    """The model cannot even be made without the library, and that is said like for every other backend."""
+    pytest.importorskip('torch')
+    monkeypatch.setitem(sys.modules, 'schnetpack', None)
+    facts = selftest.run_selftest('schnetpack', tmp_path)
+    assert not facts['usable']
+    assert facts['label'] == 'ERROR_BACKEND_MISSING'
+    assert 'aiida-mlpotential backends install schnetpack' in facts['message']

@@ -123,12 +123,7 @@ class AniEngine:
 
     def _elements(self, frames: Frames) -> Ints:
         """Number of each atom's element in the model."""
-        if np.any(frames.counts < 1):
-            raise ValueError('every structure of a batch needs at least one atom')
-        elements = self._element_of[frames.numbers]
-        if np.any(elements < 0):
-            raise ValueError(f'atomic number {int(frames.numbers[elements < 0][0])} is not known to the model')
-        return elements
+        return element_indices(frames, self._element_of)
 
     def _evaluate_chunk(self, batch: Frames, elements: Ints, request: frozenset[str]) -> Evaluation:
         """Evaluate structures in one go; energies are those of the members, in hartree and without self energies."""
@@ -222,6 +217,20 @@ def _chunks(batch: Frames, elements: Ints, limit: int) -> Iterator[Ints]:
         atoms += int(sizes[structure])
     if begin < len(order):
         yield order[begin:]
+
+
+def element_indices(frames: Frames, element_of: Ints) -> Ints:
+    """Return the number of each atom's element in a model, ``(A,)``.
+
+    :param element_of: by atomic number; -1 for an element that the model does not know
+    :raises ValueError: if a structure has no atoms, or an atom that the model does not know
+    """
+    if np.any(frames.counts < 1):
+        raise ValueError('every structure of a batch needs at least one atom')
+    elements = element_of[frames.numbers]
+    if np.any(elements < 0):
+        raise ValueError(f'atomic number {int(frames.numbers[elements < 0][0])} is not known to the model')
+    return elements
 
 
 def forces_of_pairs(pairs: HalfPairs, gradients: Floats, atoms: int) -> Floats:

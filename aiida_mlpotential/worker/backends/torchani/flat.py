@@ -20,7 +20,7 @@ from ...frames import Frames
 from ...neighbors import HalfPairs, find_half_pairs
 from ...units import HARTREE
 from ..base import Evaluation
-from .engine import GRADIENTS, forces_of_pairs, stress_of_pairs
+from .engine import GRADIENTS, element_indices, forces_of_pairs, stress_of_pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,12 +129,7 @@ class FlatEngine:
 
     def indices(self, frames: Frames) -> Ints:
         """Index of each atom's element in the model, which takes an unknown one for padding and leaves it out."""
-        if np.any(frames.counts < 1):
-            raise ValueError('every structure of a batch needs at least one atom')
-        elements = self._element_of[frames.numbers]
-        if np.any(elements < 0):
-            raise ValueError(f'atomic number {int(frames.numbers[elements < 0][0])} is not known to the model')
-        return elements
+        return element_indices(frames, self._element_of)
 
     def self_energies(self, frames: Frames) -> Floats:
         """Self energy of each structure, eV."""
