@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import operator
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -91,6 +94,46 @@ def parameter_file(name: str, directory: Path) -> Path:
     target = directory / model.file
     print(f'{name}: {fetch_parameters(model, target)}')
     return target
+
+
+def reference_model(path: Path) -> Any:
+    """Return torchani's own model with these parameters."""
+    from aiida_mlpotential.worker.backends.torchani.interop import to_torchani
+    from aiida_mlpotential.worker.backends.torchani.parameters import AniParameters
+
+    return to_torchani(AniParameters.read(path))
+
+
+def worker_job(
+    path: Path, name: str, structures: Sequence[Atoms], directory: Path, task: str, parameters: Mapping[str, Any]
+) -> Callable[[], float]:
+    """Return a function that runs a job of a pre-parameterised model; it returns its seconds without loading.
+
+    :param path: the canonical parameters
+    :param directory: the work directory, made here
+    """
+    from aiida_mlpotential.worker.frames import Frames, sha256_of
+    from aiida_mlpotential.worker.registry import PRETRAINED
+    from aiida_mlpotential.worker.runner import run_job
+    from aiida_mlpotential.worker.schema import FRAMES_FILE, RESULTS_FILE, JobSpec, ModelSpec
+
+    entry = PRETRAINED[name]
+    (directory / 'model').mkdir(parents=True)
+    os.link(path, directory / 'model' / path.name)
+    Frames.from_ase(structures).write(directory / FRAMES_FILE)
+    files = {f'model/{path.name}': entry.sha256}
+    spec = ModelSpec(name, 'torchani', entry.sha256, files, entry.elements, entry.ensemble_size, 'Hartree')
+    job = JobSpec(task, spec, {**parameters, 'device': 'cpu'}, sha256_of(directory / FRAMES_FILE))
+
+    def run() -> float:
+        for left_over in ('arrays', 'checkpoint'):
+            shutil.rmtree(directory / left_over, ignore_errors=True)
+        begin = time.perf_counter()
+        assert run_job(lambda: job, directory)
+        loading = json.loads((directory / RESULTS_FILE).read_text())['timings']['load']
+        return time.perf_counter() - begin - float(loading)
+
+    return run
 
 
 @contextlib.contextmanager

@@ -8,18 +8,14 @@ of the members besides.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Figure, arguments, conformers, parameter_file, report
+from _common import Figure, arguments, conformers, parameter_file, reference_model, report, worker_job
 from ase import Atoms
 
 OPTIONS = arguments(__doc__)
@@ -27,14 +23,6 @@ OPTIONS = arguments(__doc__)
 #: Least ratio of the worker to the loop: without the spread (the loop computes none), and with it.
 TARGETS = {'energy and forces': 7.0, 'with ensemble spread': 10.0}
 MODELS = ('ANI-2x', 'ANI-1ccx')
-
-
-def reference_model(path: Path) -> Any:
-    """Return torchani's own model with these parameters."""
-    from aiida_mlpotential.worker.backends.torchani.interop import to_torchani
-    from aiida_mlpotential.worker.backends.torchani.parameters import AniParameters
-
-    return to_torchani(AniParameters.read(path)).float()
 
 
 def run_loop(model: Any, structures: list[Atoms], spread: bool) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -59,53 +47,20 @@ def run_loop(model: Any, structures: list[Atoms], spread: bool) -> tuple[float, 
     return seconds, np.array(energies), np.concatenate(forces), np.array(spreads)
 
 
-def worker(path: Path, name: str, structures: list[Atoms], directory: Path) -> Callable[[], float]:
-    """Return a function that runs the job and returns its seconds without the loading of the model."""
-    from aiida_mlpotential.worker.frames import Frames, sha256_of
-    from aiida_mlpotential.worker.registry import PRETRAINED
-    from aiida_mlpotential.worker.runner import run_job
-    from aiida_mlpotential.worker.schema import FRAMES_FILE, RESULTS_FILE, JobSpec, ModelSpec
-
-    entry = PRETRAINED[name]
-    (directory / 'model').mkdir(parents=True)
-    os.link(path, directory / 'model' / path.name)
-    Frames.from_ase(structures).write(directory / FRAMES_FILE)
-    spec = ModelSpec(
-        name,
-        'torchani',
-        entry.sha256,
-        {f'model/{path.name}': entry.sha256},
-        entry.elements,
-        entry.ensemble_size,
-        'Hartree',
-    )
-    parameters = {'num_threads': OPTIONS.threads, 'device': 'cpu'}
-    job = JobSpec('single_point', spec, parameters, sha256_of(directory / FRAMES_FILE))
-
-    def run() -> float:
-        shutil.rmtree(directory / 'arrays', ignore_errors=True)
-        begin = time.perf_counter()
-        assert run_job(lambda: job, directory)
-        return (
-            time.perf_counter() - begin - float(json.loads((directory / RESULTS_FILE).read_text())['timings']['load'])
-        )
-
-    return run
-
-
 def compare(name: str, number: int, repeats: int, directory: Path) -> tuple[list[list[object]], list[Figure]]:
     """Time both sides in turn, check that their numbers agree, and return rows and figures."""
     import torch
 
     torch.set_num_threads(OPTIONS.threads)
     path = parameter_file(name, directory)
-    model = reference_model(path)
+    model = reference_model(path).float()
     structures = conformers(number)
-    run_worker = worker(path, name, structures, directory / f'job-{name}')
+    job = directory / f'job-{name}'
+    run_worker = worker_job(path, name, structures, job, 'single_point', {'num_threads': OPTIONS.threads})
     run_loop(model, structures[:20], True)
     run_worker()
     rows, figures = [], []
-    arrays = directory / f'job-{name}' / 'arrays'
+    arrays = job / 'arrays'
     for what, target in TARGETS.items():
         spread = what != 'energy and forces'
         ratios, loops, workers = [], [], []

@@ -46,7 +46,7 @@ def code(value: Any) -> str:
 
 def with_values(text: str) -> str:
     """Return a text in which the values of parameters are inline code."""
-    from aiida_mlpotential.worker.schema import PROPERTIES
+    from aiida_mlpotential.worker.quantities import PROPERTIES
 
     words = ('single', 'double', 'true', 'false', 'null', 'cuda:N', 'cuda', 'cpu', *PROPERTIES)
     values = '|'.join(sorted(map(re.escape, words), key=len, reverse=True))
@@ -81,7 +81,7 @@ def parameters() -> str:
 
 def quantities() -> str:
     """Return the arrays of the results."""
-    from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES
+    from aiida_mlpotential.worker.quantities import PROPERTIES, QUANTITIES
 
     asked = {array: name for name, array in PROPERTIES.items()}
     when = {
@@ -118,7 +118,7 @@ def exit_codes() -> str:
 def backends() -> str:
     """Return the backends with their units and what each can compute."""
     from aiida_mlpotential.worker.backends import BACKENDS
-    from aiida_mlpotential.worker.schema import PROPERTIES
+    from aiida_mlpotential.worker.quantities import PROPERTIES
 
     rows = []
     for name, entry in BACKENDS.items():

@@ -157,7 +157,7 @@ def test_tables_hold_every_fact(tmp_path: Path) -> None:
     from aiida_mlpotential.worker.backends.options import OPTIONS
     from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
     from aiida_mlpotential.worker.parameters import PARAMETERS
-    from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES
+    from aiida_mlpotential.worker.quantities import PROPERTIES, QUANTITIES
     from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
     generate = _generator()

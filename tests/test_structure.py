@@ -156,7 +156,13 @@ def test_entry_points_load(point: importlib.metadata.EntryPoint) -> None:
 def test_all_groups_of_entry_points() -> None:
     """The list that the test above runs over is not empty for want of an installation."""
     groups = {point.group for point in _entry_points()}
-    assert groups == {'aiida.data', 'aiida.calculations', 'aiida.parsers', 'console_scripts'}
+    assert groups == {
+        'aiida.data',
+        'aiida.calculations',
+        'aiida.calculations.monitors',
+        'aiida.parsers',
+        'console_scripts',
+    }
 
 
 def _needs_test(path: Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import numpy as np
+import numpy.typing as npt
 from aiida import orm
 from aiida.common import datastructures
 from aiida.common.folders import Folder
@@ -18,107 +18,11 @@ from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData, to_frames
 from aiida_mlpotential.worker import schema
-from aiida_mlpotential.worker.checks import Rules, check_frames, explain
-from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
-from aiida_mlpotential.worker.frames import sha256_of
-from aiida_mlpotential.worker.parameters import validate_parameters, with_defaults
-from aiida_mlpotential.worker.request import check_request
+from aiida_mlpotential.worker.errors import EXIT_CODES, WorkerError
+from aiida_mlpotential.worker.frames import Frames, sha256_of, write_npz
+from aiida_mlpotential.worker.parameters import fingerprint, parameters_of, validate_parameters, with_defaults
 
-#: How the worker comes to the computer; see ``metadata.options.worker``.
-WORKERS = ('upload', 'installed')
-
-
-def _content(node: orm.Dict | None) -> dict[str, Any]:
-    """Return what a node holds, or nothing: AiiDA lets None through for an optional input."""
-    return {} if node is None else dict(node.get_dict())  # type: ignore[no-untyped-call]
-
-
-def _validate_parameters(node: orm.Dict | None, _: Any) -> str | None:
-    return validate_parameters(_content(node))
-
-
-def _validate_worker(value: str, _: Any) -> str | None:
-    return None if value in WORKERS else f'metadata.options.worker is {value!r}; allowed are {", ".join(WORKERS)}.'
-
-
-def _validate_structure(node: orm.StructureData | None, _: Any) -> str | None:
-    if node is not None and (node.is_alloy or node.has_vacancies):
-        return 'structure: it has sites with mixed or partial occupation; make every site one atom first.'
-    return None
-
-
-def validate_inputs(inputs: dict[str, Any], ports: Any) -> str | None:
-    """Return what makes the inputs, taken together, impossible to compute; ``None`` if nothing does."""
-    model: ModelData | None = inputs.get('model')
-    if model is None:  # the port itself complains, or is not part of a workflow that wraps this process
-        return None
-    structure, structures = inputs.get('structure'), inputs.get('structures')
-    if structure is None and structures is None and not {'structure', 'structures'} & set(ports):
-        return None  # a workflow that wraps this process gives them itself
-    if (structure is None) == (structures is None):
-        return 'give either `structure` (one StructureData) or `structures` (a StructureSetData), and not both.'
-    parameters = with_defaults(_content(inputs.get('parameters')))
-    checks = (
-        check_request(model.to_spec(), parameters),
-        _validate_parent(inputs),
-        _validate_periodic(structure, structures, parameters),
-    )
-    for message in checks:
-        if message:
-            return message
-    if structure is not None:
-        return _validate_single(structure, model, parameters)
-    assert isinstance(structures, StructureSetData)  # noqa: S101 - for the type checker; the port guarantees it
-    return _validate_structures(structures, model, parameters)
-
-
-def _validate_parent(inputs: dict[str, Any]) -> str | None:
-    parent, code = inputs.get('parent_folder'), inputs.get('code')
-    if parent is None or code is None:
-        return None
-    computer = inputs.get('metadata', {}).get('computer') or code.computer  # a portable code has none of its own
-    if computer is None or parent.computer.pk == computer.pk:
-        return None
-    return (
-        f'parent_folder lies on the computer {parent.computer.label}, the job would run on {computer.label}: '
-        'a job can only be continued where it ran.'
-    )
-
-
-def _validate_periodic(
-    structure: orm.StructureData | None, structures: StructureSetData | None, parameters: dict[str, Any]
-) -> str | None:
-    if 'stress' not in parameters['properties']:
-        return None
-    periodic = structure is not None and all(structure.pbc)
-    if structures is not None and structures.periodic:
-        periodic = bool(np.any(np.all(structures.get_frames().pbc, axis=1)))
-    if periodic:
-        return None
-    return 'parameters: properties asks for the stress, but no structure is periodic in three directions: leave it out.'
-
-
-def _validate_single(structure: orm.StructureData, model: ModelData, parameters: dict[str, Any]) -> str | None:
-    """Say at once what the worker would say of a single structure."""
-    frames = to_frames(structure)
-    rules = Rules.of(model.elements, model.options, parameters)
-    status = int(check_frames(frames, rules)[0])
-    if status == FrameStatus.PENDING:
-        return None
-    return f'structure: {explain(frames, 0, status, rules)}.'
-
-
-def _validate_structures(structures: StructureSetData, model: ModelData, parameters: dict[str, Any]) -> str | None:
-    """Refuse a set of which not one structure can be evaluated; a few bad ones fail on their own, later."""
-    rules = dataclasses.replace(Rules.of(model.elements, model.options, parameters), minimum_distance=0.0)
-    known = rules.elements is None or set(structures.elements) <= set(rules.elements)
-    if known and rules.atom_order is None:
-        return None
-    status = check_frames(structures.get_frames(), rules)
-    if np.any(status == FrameStatus.PENDING):
-        return None
-    first = explain(structures.get_frames(), 0, int(status[0]), rules)
-    return f'structures: {model.name} can evaluate none of them; the first: {first}.'
+from .validation import Request, content, validate_inputs, validate_structure, validate_worker
 
 
 class MlpotentialCalculation(CalcJob):
@@ -127,7 +31,7 @@ class MlpotentialCalculation(CalcJob):
     #: Tied to the results, not to the code: a test fails when the worker changes and nobody decided about this number.
     CACHE_VERSION = schema.RESULTS_VERSION
     #: Name of the task in the worker.
-    TASK: str
+    TASK: ClassVar[str]
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -138,7 +42,7 @@ class MlpotentialCalculation(CalcJob):
             'structure',
             valid_type=orm.StructureData,
             required=False,
-            validator=_validate_structure,
+            validator=validate_structure,
             help='One structure; for more use `structures`.',
         )
         spec.input(
@@ -149,7 +53,7 @@ class MlpotentialCalculation(CalcJob):
             valid_type=orm.Dict,
             required=False,
             serializer=orm.to_aiida_type,
-            validator=_validate_parameters,
+            validator=cls._validate_parameters,
             help='What to compute, and how: see the table of parameters in the documentation.',
         )
         spec.input(
@@ -158,7 +62,7 @@ class MlpotentialCalculation(CalcJob):
             required=False,
             help='Work directory of an earlier run of the same job: its results are kept, only the rest is computed.',
         )
-        spec.inputs.validator = validate_inputs
+        spec.inputs.validator = cls._validate_inputs
         options: Any = spec.inputs['metadata']
         options = options['options']
         options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
@@ -170,7 +74,7 @@ class MlpotentialCalculation(CalcJob):
             'metadata.options.worker',
             valid_type=str,
             default='upload',
-            validator=_validate_worker,
+            validator=validate_worker,
             help='`upload`: send the worker with the job; the code is a Python with the backend library. '
             '`installed`: the code is the script aiida-mlpotential-worker on the computer.',
         )
@@ -179,6 +83,35 @@ class MlpotentialCalculation(CalcJob):
         spec.default_output_node = 'output_parameters'
         for code in EXIT_CODES:
             spec.exit_code(code.status, code.label, message=code.message, invalidates_cache=code.invalidates_cache)
+
+    @classmethod
+    def _validate_parameters(cls, node: orm.Dict | None, _: Any) -> str | None:
+        return validate_parameters(content(node), cls.TASK)
+
+    @classmethod
+    def _validate_inputs(cls, inputs: dict[str, Any], ports: Any) -> str | None:
+        return validate_inputs(cls, inputs, ports)
+
+    @classmethod
+    def check_task(cls, request: Request) -> str | None:
+        """Return one sentence on why the job as a whole cannot be done, or ``None``."""
+        return None
+
+    @classmethod
+    def frame_problems(cls, request: Request) -> dict[int, str]:
+        """Return one sentence on why single structures cannot be done, by their number.
+
+        A job is refused if there is no structure without a problem; else those that have one fail on their own.
+        """
+        return {}
+
+    @classmethod
+    def symmetry_arrays(cls, frames: Frames, parameters: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
+        """Return what the worker wants to know of the symmetry of the structures, or ``None`` where it does not.
+
+        :param parameters: all parameters of the task, complete
+        """
+        return None
 
     def prepare_for_submission(self, folder: Folder) -> datastructures.CalcInfo:
         """Write the job file, and list what to copy."""
@@ -190,15 +123,17 @@ class MlpotentialCalculation(CalcJob):
             frames_sha256 = structures.sha256
             calcinfo.local_copy_list.append((structures.uuid, schema.FRAMES_FILE, schema.FRAMES_FILE))
         else:
-            content = io.BytesIO()
-            to_frames(self.inputs.structure).write(content)
-            frames_sha256 = sha256_of(content.getvalue())
-            folder.create_file_from_filelike(io.BytesIO(content.getvalue()), schema.FRAMES_FILE, mode='wb')
+            stream = io.BytesIO()
+            to_frames(self.inputs.structure).write(stream)
+            frames_sha256 = sha256_of(stream.getvalue())
+            folder.create_file_from_filelike(io.BytesIO(stream.getvalue()), schema.FRAMES_FILE, mode='wb')
+        parameters = content(self.inputs.get('parameters'))
         job = schema.JobSpec(
             task=self.TASK,
             model=model.to_spec(),
-            parameters=_content(self.inputs.get('parameters')),
+            parameters=parameters,
             frames_sha256=frames_sha256,
+            symmetry_sha256=self._write_symmetry(folder, with_defaults(parameters, self.TASK)),
             plugin_version=__version__,
         )
         folder.create_file_from_filelike(io.StringIO(job.to_json()), schema.JOB_FILE, mode='w', encoding='utf-8')
@@ -212,7 +147,7 @@ class MlpotentialCalculation(CalcJob):
             folder.create_file_from_filelike(io.BytesIO(worker_archive()), schema.WORKER_FILE, mode='wb')
             codeinfo.cmdline_params.insert(0, schema.WORKER_FILE)
         calcinfo.codes_info = [codeinfo]
-        calcinfo.remote_copy_list = self._resume_list(folder)
+        calcinfo.remote_copy_list = self._resume_list(folder, job)
         calcinfo.retrieve_list = [
             schema.RESULTS_FILE,
             schema.SUMMARY_FILE,
@@ -220,14 +155,53 @@ class MlpotentialCalculation(CalcJob):
             schema.STDERR_FILE,
             schema.ARRAYS_DIRECTORY,
         ]
+        if job.parameters.get('trajectory'):
+            calcinfo.retrieve_list.append(schema.TRAJECTORY_DIRECTORY)
         return calcinfo
 
-    def _resume_list(self, folder: Folder) -> list[tuple[str, str, str]]:
-        """Return what to copy from the work directory of an earlier run; the worker checks that it fits."""
+    def _write_symmetry(self, folder: Folder, parameters: Mapping[str, Any]) -> str:
+        """Write the symmetry file if the task wants one; return its sha256, empty if it does not."""
+        structures: StructureSetData | None = self.inputs.get('structures')
+        arrays = self.symmetry_arrays(to_frames(structures or self.inputs.structure), parameters)
+        if arrays is None:
+            return ''
+        stream = io.BytesIO()
+        write_npz(stream, arrays)
+        folder.create_file_from_filelike(io.BytesIO(stream.getvalue()), schema.SYMMETRY_FILE, mode='wb')
+        return sha256_of(stream.getvalue())
+
+    def _resume_list(self, folder: Folder, job: schema.JobSpec) -> list[tuple[str, str, str]]:
+        """Return what to copy from the work directory of an earlier run; the worker checks that it fits.
+
+        AiiDA leaves out what is not there, such as the trajectory of a run that was killed before its first step.
+        """
         parent: orm.RemoteData | None = self.inputs.get('parent_folder')
         if parent is None:
             return []
         folder.get_subfolder(schema.PARENT_DIRECTORY, create=True)  # over SSH nobody else makes it
-        path = parent.get_remote_path()
-        name = schema.ARRAYS_DIRECTORY
-        return [(parent.computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}')]  # type: ignore[union-attr]
+        if _is_of_another_job(parent, job):
+            self.report(f'parent_folder<{parent.pk}> is that of another job: nothing of it is used')
+            return []
+        names = [schema.ARRAYS_DIRECTORY]
+        if 'checkpoint_interval' in parameters_of(self.TASK):
+            names.append(schema.CHECKPOINT_DIRECTORY)
+        if job.parameters.get('trajectory'):
+            names.append(schema.TRAJECTORY_DIRECTORY)
+        path, computer = parent.get_remote_path(), parent.computer
+        assert computer is not None  # noqa: S101 - for the type checker; every RemoteData has one
+        return [(computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}') for name in names]
+
+
+def _is_of_another_job(parent: orm.RemoteData, job: schema.JobSpec) -> bool:
+    """Return whether a work directory is known to be that of a job with other results: then none of it is copied.
+
+    Of a directory that no job of this plugin made, as one that was found by its path, only the worker can tell.
+    """
+    creator = parent.creator
+    if creator is None:
+        return False
+    try:
+        earlier = schema.JobSpec.from_json(creator.base.repository.get_object_content(schema.JOB_FILE, mode='r'))
+        return fingerprint(earlier) != fingerprint(job)
+    except (FileNotFoundError, WorkerError, KeyError):
+        return True

@@ -9,7 +9,7 @@ from aiida.cmdline.utils import echo
 
 from aiida_mlpotential.installer.recipes import RECIPES
 from aiida_mlpotential.worker.backends import BACKENDS
-from aiida_mlpotential.worker.schema import PROPERTIES
+from aiida_mlpotential.worker.quantities import PROPERTIES
 
 from .params import with_profile
 from .tables import format_table

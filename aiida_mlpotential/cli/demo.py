@@ -36,12 +36,16 @@ REFERENCE, AMS = 5.30, 6.9
 @click.option(
     '--fresh/--keep', default=False, show_default=True, help='Begin anew, removing what the demo made before.'
 )
-def demo(directory: Path | None, fresh: bool) -> None:
+@click.option(
+    '--gibbs', is_flag=True, help='Optimize both structures and compute the Gibbs energy of the reaction: minutes.'
+)
+def demo(directory: Path | None, fresh: bool, gibbs: bool) -> None:
     """Run a reaction with ANI-1ccx in an AiiDA profile of its own.
 
     Sets up everything that is needed in one directory (your own AiiDA configuration is not touched), gets the
     parameters of ANI-1ccx, and computes an isomerization of 26 atoms as one calculation: energies, their spread over
-    the eight members of the model, and the reaction energy with its own spread.
+    the eight members of the model, and the reaction energy with its own spread. With --gibbs it is two calculations:
+    both structures are optimized, then come frequencies, enthalpies, entropies and the Gibbs energy of the reaction.
     """
     check_backend()
     home = DemoDirectory(directory or default_directory())
@@ -56,9 +60,16 @@ def demo(directory: Path | None, fresh: bool) -> None:
         code = _get_code(home)
         step.result = f'{code.full_label} ({code.filepath_executable})'
     from .models import install_model  # which imports AiiDA: not before the directory is open
-    from .reports import fail_unless_finished, show_outcome
 
     model = install_model(MODEL, steps)
+    nodes = _run_gibbs(code, model, steps) if gibbs else _run_single_points(code, model, steps)
+    click.echo(format_hints(home, nodes))
+
+
+def _run_single_points(code: InstalledCode, model: ModelData, steps: Steps) -> list[ProcessNode]:
+    """Compute both structures as they are, and print the energy of the reaction."""
+    from .reports import fail_unless_finished, show_outcome
+
     with steps.step('Calculation of both structures') as step:
         node, structures = _calculate(code, model)
         show_outcome(step, node)
@@ -66,7 +77,16 @@ def demo(directory: Path | None, fresh: bool) -> None:
     fail_unless_finished(node)
     click.echo(format_results(node.outputs.results, structures))
     click.echo(f'\nTook {steps.seconds:.1f} s, {job_seconds:.1f} s of them for the calculation.')
-    click.echo(format_hints(home, node))
+    return [node]
+
+
+def _run_gibbs(code: InstalledCode, model: ModelData, steps: Steps) -> list[ProcessNode]:
+    """Optimize both structures, compute their thermochemistry, and print the Gibbs energy of the reaction."""
+    from .demo_gibbs import run
+
+    nodes = run(code, model, get_structures(), steps)
+    click.echo(f'\nTook {steps.seconds:.1f} s.')
+    return list(nodes)
 
 
 def check_backend() -> None:
@@ -158,15 +178,16 @@ def format_results(results: ResultsData, structures: StructureSetData) -> str:
     )
 
 
-def format_hints(home: DemoDirectory, node: ProcessNode) -> str:
-    """Return the commands that show what was stored."""
+def format_hints(home: DemoDirectory, nodes: list[ProcessNode]) -> str:
+    """Return the commands that show what was stored; the last calculation is the one to look at."""
+    node = nodes[-1]
     results = node.outputs.results
     return '\n'.join(
         [
             '\nLook at what is stored now:',
             f'  export AIIDA_PATH={shlex.quote(str(home.path))}',
             f'  verdi -p {PROFILE} process list -a',
-            f'  verdi -p {PROFILE} process show {node.pk}',
+            *(f'  verdi -p {PROFILE} process show {item.pk}' for item in nodes),
             f'  verdi -p {PROFILE} calcjob res {node.pk}',
             f'  verdi -p {PROFILE} node attributes {results.pk}',
             f'  verdi -p {PROFILE} calcjob outputcat {node.pk} mlpotential.txt',

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
+    from aiida_mlpotential.worker.frames import Frames
 
 _INDEX = re.compile(r'-?\d+|(-?\d+)?:(-?\d+)?(:(-?[1-9]\d*)?)?')
 
@@ -104,7 +105,12 @@ def check_output(output: Path, file: Path | None, overwrite: bool) -> None:
         refuse(f'{output} cannot be written: there is no permission.')
 
 
-def write_output(results: ResultsData, structures: StructureSetData, output: Path) -> None:
+def as_given(results: ResultsData, structures: StructureSetData) -> StructureSetData:
+    """Return the structures as they are, for tasks that leave them as they are."""
+    return structures
+
+
+def write_output(results: ResultsData, structures: StructureSetData | Frames, output: Path) -> None:
     """Write structures and results as extended XYZ; where that fails, say where the results are all the same."""
     try:
         results.write_extxyz(output, structures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from . import codes, params, reports, resume
 from .files import check_output, read_structures, single_structure, write_output
 from .models import install_model
 from .models_show import resolve_model
+from .parameter_options import Command, collect_parameters, parameter_options
 from .progress import Steps
+from .tasks import TASKS, LaunchTask
 
 if TYPE_CHECKING:
     from aiida_mlpotential.data.model import ModelData
@@ -29,34 +32,56 @@ def launch() -> None:
     """Launch calculations."""
 
 
-@launch.command('single-point')
-@click.argument('file', required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    '--continue',
-    'parent',
-    metavar='PK',
-    help='In place of FILE: go on with a calculation that ended early, with the same inputs and what it has done.',
-)
-@params.MODEL
-@params.CODE
-@click.option(
-    '-i', '--index', default=':', help='Frames of the file, as ASE writes it: `0`, `-10:`. [default: all, `:`]'
-)
-@click.option('-f', '--format', 'file_format', help='Format, as ASE calls it. [default: by the name of the file]')
-@params.parameter_options
-@click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.')
-@click.option(
-    '-o', '--output', type=click.Path(path_type=Path), help='Also write an extended XYZ file. [default: none]'
-)
-@click.option('--overwrite', is_flag=True, help='Replace the file of --output if there is one.')
-@click.option('-w', '--max-wallclock-seconds', type=click.IntRange(min=1), help='Time limit for the scheduler.')
-@click.option('-q', '--queue', 'queue_name', help='Queue or partition of the scheduler.')
-@click.option('--account', help='Account that the scheduler charges.')
-@click.pass_context
-@params.with_profile
-def single_point(context: click.Context, file: Path | None, parent: str | None, **arguments: Any) -> None:
-    """Energies, forces and their spread for the structures of FILE, in any format that ASE reads."""
-    parameters = params.collect_parameters(arguments)
+def _options(task: LaunchTask) -> list[Callable[[Command], Command]]:
+    """Return the options and the argument of the command of a task, in the order of its help."""
+    return [
+        click.argument('file', required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+        click.option(
+            '--continue',
+            'parent',
+            metavar='PK',
+            help='In place of FILE: go on with a calculation that ended early, with the same inputs and what it has '
+            'done.',
+        ),
+        params.MODEL,
+        params.CODE,
+        click.option(
+            '-i', '--index', default=':', help='Frames of the file, as ASE writes it: `0`, `-10:`. [default: all, `:`]'
+        ),
+        click.option(
+            '-f', '--format', 'file_format', help='Format, as ASE calls it. [default: by the name of the file]'
+        ),
+        parameter_options(task.name),
+        click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.'),
+        click.option(
+            '-o', '--output', type=click.Path(path_type=Path), help='Also write an extended XYZ file. [default: none]'
+        ),
+        click.option('--overwrite', is_flag=True, help='Replace the file of --output if there is one.'),
+        click.option('-w', '--max-wallclock-seconds', type=click.IntRange(min=1), help='Time limit for the scheduler.'),
+        click.option('-q', '--queue', 'queue_name', help='Queue or partition of the scheduler.'),
+        click.option('--account', help='Account that the scheduler charges.'),
+    ]
+
+
+def _make_command(task: LaunchTask) -> click.Command:
+    """Return the command of a task: all have the same options beside those for its own parameters."""
+
+    @click.pass_context
+    @params.with_profile
+    def command(context: click.Context, file: Path | None, parent: str | None, **arguments: Any) -> None:
+        _launch(context, task, file, parent, arguments)
+
+    decorated: Command = command
+    for option in reversed(_options(task)):
+        decorated = option(decorated)
+    return launch.command(task.command, help=task.help)(decorated)
+
+
+def _launch(
+    context: click.Context, task: LaunchTask, file: Path | None, parent: str | None, arguments: dict[str, Any]
+) -> None:
+    """Check what was given on the command line, and run or submit the calculation."""
+    parameters = collect_parameters(arguments, task.name)
     options = {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}
     daemon, output = arguments['daemon'], arguments['output']
     if daemon and output is not None:
@@ -65,8 +90,9 @@ def single_point(context: click.Context, file: Path | None, parent: str | None, 
         check_output(output, file, arguments['overwrite'])
     if parent is not None:
         _refuse_with_continue(context)
-        calculation = resume.load_calculation(parent)
-        inputs, structures = resume.make_inputs(calculation, parameters, options), resume.structures_of(calculation)
+        calculation = resume.load_calculation(parent, task)
+        inputs = resume.make_inputs(calculation, task, parameters, options)
+        structures = resume.structures_of(calculation)
     elif file is not None:
         structures = read_structures(file, arguments['index'], arguments['file_format'])
         model = find_model(arguments['model'])
@@ -77,9 +103,9 @@ def single_point(context: click.Context, file: Path | None, parent: str | None, 
         raise click.UsageError('name a FILE of structures, or a calculation with --continue.')
     reports.warn_of_trust(inputs['model'])
     if daemon:
-        _submit(inputs)
+        _submit(task, inputs)
     else:
-        _run(inputs, structures, output)
+        _run(task, inputs, structures, output)
 
 
 def _refuse_with_continue(context: click.Context) -> None:
@@ -119,41 +145,40 @@ def make_inputs(
     return inputs
 
 
-def _submit(inputs: dict[str, Any]) -> None:
+def _submit(task: LaunchTask, inputs: dict[str, Any]) -> None:
     from aiida.common.exceptions import InvalidOperation
     from aiida.engine import submit
 
-    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
-
+    process = task.process_class()
     try:
-        node = submit(SinglePointCalculation, inputs)
+        node = submit(process, inputs)
     except ValueError as exception:  # an input that the calculation refuses
         raise click.ClickException(first_line(exception)) from exception
     except (InvalidOperation, ConnectionError) as exception:
         raise click.ClickException(f'{first_line(exception)} Or leave out --daemon.') from exception
-    echo.echo_success(f'submitted SinglePointCalculation<{node.pk}> to the daemon.')
+    echo.echo_success(f'submitted {process.__name__}<{node.pk}> to the daemon.')
     echo.echo(
         f'Follow it with `verdi process status {node.pk}`, and read its numbers with `verdi calcjob res {node.pk}`.'
     )
 
 
-def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:
+def _run(task: LaunchTask, inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:
     from aiida.engine import run_get_node
 
-    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
-
+    process = task.process_class()
     with Steps().step(f'{reports.count(len(structures))} with {inputs["model"].name}') as step:
         try:
-            _, node = run_get_node(SinglePointCalculation, inputs)
+            _, node = run_get_node(process, inputs)
         except ValueError as exception:  # an input that the calculation refuses
             raise click.ClickException(first_line(exception)) from exception
         reports.show_outcome(step, node)
     if 'results' in node.outputs:
-        click.echo(reports.format_results(node.outputs.results, structures))
+        results = node.outputs.results
+        click.echo(task.format_results(results, structures, node))
         for note in reports.notes_of(node):
             click.echo(f'Note: {note}.')
         if output is not None:
-            write_output(node.outputs.results, structures, output)
+            write_output(results, task.structures_to_write(results, structures), output)
     reports.fail_unless_finished(node)
 
 
@@ -163,3 +188,7 @@ def first_line(exception: Exception) -> str:
     if text.startswith('Error occurred validating port'):
         text = text.partition("': ")[2] or text
     return reports.with_options(text.splitlines()[0]) if text else type(exception).__name__
+
+
+for _task in TASKS.values():
+    _make_command(_task)

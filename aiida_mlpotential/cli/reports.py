@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from aiida_mlpotential.worker.errors import EXIT_CODES
 
 from .tables import format_table
+from .tasks import TASKS, task_of
 
 if TYPE_CHECKING:
     from aiida.orm import ProcessNode
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from .progress import Step
 
+    Array = npt.NDArray[Any]
+
 #: At most so many structures are printed.
 MAX_ROWS = 20
 #: Spread over √atoms (eV) above which structures were chosen for new reference calculations, 0.23 kcal/mol: Smith et
@@ -29,9 +33,15 @@ MAX_ROWS = 20
 SPREAD_THRESHOLD = 0.010
 #: A spread (eV) from which on it is shown in eV, not in meV.
 _LARGE_SPREAD = 1.0
-_FACTORS = {'eV': 1.0, 'meV': 1000.0}
+FACTORS = {'eV': 1.0, 'meV': 1000.0}
+#: Headers of the columns that hold texts.
+TEXTS = ('label', 'formula', 'character', 'status')
+_STATUS = {code.label: code.status for code in EXIT_CODES}
 #: The exit code that the table of results explains.
-_SOME_FAILED = next(code.status for code in EXIT_CODES if code.label == 'ERROR_SOME_STRUCTURES_FAILED')
+_SOME_FAILED = _STATUS['ERROR_SOME_STRUCTURES_FAILED']
+_NOT_CONVERGED = _STATUS['ERROR_NOT_CONVERGED']
+#: Exit codes with which there are results, though perhaps of no structure that is done.
+_UNFINISHED = (_NOT_CONVERGED, _STATUS['ERROR_WRONG_CHARACTER'], _STATUS['ERROR_INCOMPLETE'])
 #: What the worker calls a parameter, and the command line an option.
 _OPTIONS = {
     'set device_fallback': 'add --device-fallback',
@@ -41,42 +51,60 @@ _OPTIONS = {
 }
 
 
-def format_results(results: ResultsData, structures: StructureSetData) -> str:
-    """Return the first results as a table, and a summary of all."""
+def format_results(results: ResultsData, structures: StructureSetData, _: ProcessNode | None = None) -> str:
+    """Return the first results of single points as a table, and a summary of all."""
+    frames = [results.frame(index) for index in range(min(len(results), MAX_ROWS))]
+    unit = spread_unit(frame.energy_std for frame in frames)
+    table = format_rows(results, structures, [_cells(frame, unit) for frame in frames])
+    return f'{table}\n\n{summarise(results)}'
+
+
+def format_rows(results: ResultsData, structures: StructureSetData, cells: Sequence[Mapping[str, str]]) -> str:
+    """Return the table of the first structures: number, label and formula of each, before what else there is to say.
+
+    :param cells: by header, one mapping for each structure that is shown; the status stands last
+    """
     from aiida_mlpotential.data.formulas import formulas_of
 
-    shown = range(min(len(results), MAX_ROWS))
-    formulas, _ = formulas_of(structures.get_frames().select(shown))
-    frames = [results.frame(index) for index in shown]
-    unit = _spread_unit(frame.energy_std for frame in frames)
+    formulas, _ = formulas_of(structures.get_frames().select(range(len(cells))))
+    labels = structures.labels or [''] * len(cells)
     rows = [
-        {'#': str(index), 'label': '', 'formula': formulas[index], **_cells(frame, unit)}
-        for index, frame in enumerate(frames)
+        {'#': str(index), 'label': labels[index], 'formula': formulas[index], **cells[index]}
+        for index in range(len(cells))
     ]
-    for row, label in zip(rows, structures.labels, strict=False):
-        row['label'] = label
     # A column in which no structure has anything says nothing.
-    headers = [name for name in rows[0] if any(row[name] for row in rows)]
-    numbers = [index for index, name in enumerate(headers) if name not in ('label', 'formula', 'status')]
+    headers = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    numbers = [index for index, name in enumerate(headers) if name not in TEXTS]
     lines = ['', format_table([[row[name] for name in headers] for row in rows], headers, right=numbers)]
-    if len(results) > MAX_ROWS:
-        lines.append(f'... and {len(results) - MAX_ROWS} more')
-    return '\n'.join([*lines, '', summarise(results)])
+    if len(results) > len(cells):
+        lines.append(f'... and {len(results) - len(cells)} more')
+    return '\n'.join(lines)
 
 
-def _spread_unit(values: Iterable[float | None]) -> str:
+def status_text(results: ResultsData, index: int) -> str:
+    """Return the status of a structure and what there is to say about it."""
+    frame = results.frame(index)
+    return with_options(f'{frame.status.name}: {frame.message}') if frame.message else frame.status.name
+
+
+def array_of(results: ResultsData, name: str) -> Array | None:
+    """Return an array of the results, or ``None`` if they do not have it."""
+    return results.get_array(name) if name in results.get_arraynames() else None
+
+
+def spread_unit(values: Iterable[float | None]) -> str:
     """Return the unit that suits all of some spreads in eV."""
     large = any(value is not None and np.isfinite(value) and value >= _LARGE_SPREAD for value in values)
     return 'eV' if large else 'meV'
 
 
 def _cells(frame: FrameResult, unit: str) -> dict[str, str]:
-    status, factor = frame.status.name, _FACTORS[unit]
+    status, factor = frame.status.name, FACTORS[unit]
     return {
-        'energy (eV)': _number(frame.energy, 6),
-        f'std ({unit})': _number(frame.energy_std, 3, factor),
-        f'std/√atoms ({unit})': _number(frame.qbc, 3, factor),
-        'max force (eV/Å)': _number(frame.max_force, 4),
+        'energy (eV)': format_number(frame.energy, 6),
+        f'std ({unit})': format_number(frame.energy_std, 3, factor),
+        f'std/√atoms ({unit})': format_number(frame.qbc, 3, factor),
+        'max force (eV/Å)': format_number(frame.max_force, 4),
         'status': with_options(f'{status}: {frame.message}') if frame.message else status,
     }
 
@@ -88,7 +116,8 @@ def with_options(text: str) -> str:
     return text
 
 
-def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
+def format_number(value: float | None, digits: int, factor: float = 1.0) -> str:
+    """Return a number with so many digits behind the point, or nothing where there is none."""
     return '' if value is None or not np.isfinite(value) else f'{factor * value:.{digits}f}'
 
 
@@ -100,27 +129,34 @@ def count(number: int) -> str:
 def summarise(results: ResultsData) -> str:
     """Return the numbers of structures, the extremes of energy and spread, and the node that has them all."""
     attributes: dict[str, Any] = results.base.attributes.all
-    text = f'{results.n_ok} of {count(len(results))} evaluated{_others(results)}'
+    text = f'{results.n_ok} of {count(len(results))} evaluated{others(results)}'
     if results.n_ok > 1:
         text += f'; energies from {attributes["energy_min"]:.6f} to {attributes["energy_max"]:.6f} eV'
         largest = attributes.get('energy_std_max')
         if largest is not None:
-            unit = _spread_unit([largest])
-            mean, largest = (_FACTORS[unit] * value for value in (attributes['energy_std_mean'], largest))
+            unit = spread_unit([largest])
+            mean, largest = (FACTORS[unit] * value for value in (attributes['energy_std_mean'], largest))
             text += f'; std {mean:.3f} {unit} on average, {largest:.3f} {unit} at most'
-    arrays = ', '.join(attributes['units'])
-    lines = [f'{text}.', *_warn_of_spread(results), f'All arrays are in ResultsData<{results.pk}>: {arrays}.']
+    return '\n'.join([f'{text}.', *warn_of_spread(results), where(results)])
+
+
+def where(results: ResultsData) -> str:
+    """Return where all numbers are, and how to get them."""
+    arrays = ', '.join(results.base.attributes.all['units'])
     python = f'in Python `orm.load_node({results.pk}).frame(0)`'
-    return '\n'.join([*lines, f'Its numbers: `verdi node attributes {results.pk}`; each structure: {python}.'])
+    return (
+        f'All arrays are in {type(results).__name__}<{results.pk}>: {arrays}.\n'
+        f'Its numbers: `verdi node attributes {results.pk}`; each structure: {python}.'
+    )
 
 
-def _others(results: ResultsData) -> str:
+def others(results: ResultsData) -> str:
     """Return how many structures have no result, and why."""
     numbers = (('failed', results.n_failed), ('not reached', results.n_pending))
     return ''.join(f', {number} {name}' for name, number in numbers if number)
 
 
-def _warn_of_spread(results: ResultsData) -> list[str]:
+def warn_of_spread(results: ResultsData) -> list[str]:
     """Return a line about the structures of which the model is not certain, if there are any."""
     if results.qbc is None:
         return []
@@ -155,9 +191,15 @@ def show_outcome(step: Step, node: ProcessNode) -> None:
         return
     step.state = 'failed'
     step.result = f'{node.process_label}<{node.pk}> failed'
-    if results is not None and results.n_ok:
+    if results is not None and (results.n_ok or node.exit_status in _UNFINISHED):
         step.state = 'partial'
-        step.result = f'{node.process_label}<{node.pk}>, {results.n_ok} of {len(results)} evaluated{_others(results)}'
+        done = f'{results.n_ok} of {len(results)} {_verb(node)}'
+        step.result = f'{node.process_label}<{node.pk}>, {done}{others(results)}'
+
+
+def _verb(node: ProcessNode) -> str:
+    task = task_of(node)
+    return 'evaluated' if task is None else task.done
 
 
 def _results_of(node: ProcessNode) -> ResultsData | None:
@@ -181,8 +223,9 @@ def fail_unless_finished(node: ProcessNode) -> None:
     message = str(node.exit_message or node.exception or 'there is no message').rstrip('.')
     message = with_options(message)
     remedy = ''
-    if results is not None and results.n_pending:
-        remedy = f'\nGo on with it: `aiida-mlpotential launch single-point --continue {node.pk}`.'
+    if results is not None and (results.n_pending or node.exit_status == _NOT_CONVERGED):
+        task = task_of(node) or TASKS['single_point']
+        remedy = f'\nGo on with it: `aiida-mlpotential launch {task.command} --continue {node.pk}`.'
     raise click.ClickException(
         f'{node.process_label}<{node.pk}> failed ({state}): {message}.{remedy}\n'
         f'See also its log: `verdi process report {node.pk}`.'

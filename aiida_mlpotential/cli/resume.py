@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_mlpotential.worker.parameters import PARAMETERS
+from aiida_mlpotential.worker.parameters import parameters_of
 
-from .params import flag_of
+from .parameter_options import flag_of
+from .tasks import task_of
 
 if TYPE_CHECKING:
     from aiida.orm import CalcJobNode
 
     from aiida_mlpotential.data.structures import StructureSetData
 
-PROCESS_TYPE = 'aiida.calculations:mlpotential.single_point'
+    from .tasks import LaunchTask
+
 #: Inputs that are those of the earlier calculation.
 _TAKEN = ('code', 'model', 'structure', 'structures', 'parameters')
 
 
-def load_calculation(identifier: str) -> CalcJobNode:
-    """Return a calculation that can be continued; for any other node, say why it cannot."""
+def load_calculation(identifier: str, task: LaunchTask) -> CalcJobNode:
+    """Return a calculation of a task that can be continued; for any other node, say why it cannot."""
     from aiida import orm
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
 
@@ -32,27 +34,40 @@ def load_calculation(identifier: str) -> CalcJobNode:
         node = orm.load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError):
         raise refusal(f'there is no node {identifier!r}.') from None
-    if not isinstance(node, orm.CalcJobNode) or node.process_type != PROCESS_TYPE:
-        raise refusal(f'node {identifier} is no single-point calculation, but a {type(node).__name__}.')
+    found = task_of(node) if isinstance(node, orm.CalcJobNode) else None
+    if found is None:
+        raise refusal(f'node {identifier} is no {task.noun}, but a {_kind_of(node)}.')
+    if found is not task:
+        raise refusal(
+            f'node {identifier} is a {found.noun}: use `aiida-mlpotential launch {found.command} --continue '
+            f'{identifier}`.'
+        )
     if not node.is_terminated:
         raise refusal(f'calculation {node.pk} has not ended yet: see `verdi process status {node.pk}`.')
     if node.is_finished_ok:
-        raise refusal(f'calculation {node.pk} has evaluated all structures: there is nothing to continue.')
+        raise refusal(f'calculation {node.pk} is done with all structures: there is nothing to continue.')
     if 'remote_folder' not in node.outputs:
         raise refusal(f'calculation {node.pk} left no work directory: launch it anew.')
     return node
 
 
-def make_inputs(node: CalcJobNode, parameters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _kind_of(node: Any) -> str:
+    return str(getattr(node, 'process_label', None) or type(node).__name__)
+
+
+def make_inputs(
+    node: CalcJobNode, task: LaunchTask, parameters: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
     """Return the inputs of a calculation, to go on with a copy of what it left.
 
     :param parameters: those to change, on which the results must not depend
     :param options: scheduler options to change
     """
-    fixed = [name for name in parameters if PARAMETERS[name].affects_results]
+    table = parameters_of(task.name)
+    fixed = [name for name in parameters if table[name].affects_results]
     if fixed:
         raise click.UsageError(
-            f'{flag_of(PARAMETERS[fixed[0]])} changes the results, of which some are there already: '
+            f'{flag_of(table[fixed[0]])} changes the results, of which some are there already: '
             'leave it out, or launch the file anew without --continue.'
         )
     inputs: dict[str, Any] = {name: node.inputs[name] for name in _TAKEN if name in node.inputs}

@@ -27,6 +27,7 @@ COMMANDS: dict[str, LazyCommand] = {
     'launch': LazyCommand('launch', 'launch', 'Launch calculations.'),
     'models': LazyCommand('models', 'models', 'List, install, import, export and inspect models.'),
     'setup': LazyCommand('setup', 'setup', 'Make a computer and a code for this machine in your AiiDA profile.'),
+    'stop': LazyCommand('stop', 'stop', 'Ask a running calculation to stop in order.'),
 }
 
 
@@ -66,7 +67,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
 @click.group(cls=LazyGroup, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 110})
 @click.option('--version', is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help='Show it.')
 def main() -> None:
-    """Energies, forces and their spread from machine-learning potentials, with provenance by AiiDA.
+    """Energies, geometries, vibrations and thermochemistry from machine-learning potentials, with provenance by AiiDA.
 
     New here? `aiida-mlpotential demo` sets up everything that it needs on its own and runs a first calculation.
     """

@@ -24,3 +24,13 @@ def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str] = (), rig
         colalign=alignment if rows else None,
     )
     return table
+
+
+def format_columns(texts: Sequence[str], width: int = 100, gap: str = '   ') -> str:
+    """Return texts of equal length side by side, read line by line.
+
+    :param width: characters that a line may have
+    """
+    per_line = max(1, (width + len(gap)) // (max(map(len, texts), default=0) + len(gap)))
+    lines = (gap.join(texts[start : start + per_line]) for start in range(0, len(texts), per_line))
+    return '\n'.join(line.rstrip() for line in lines)

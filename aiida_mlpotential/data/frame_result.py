@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,35 @@ import numpy.typing as npt
 
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import QUANTITIES
+from aiida_mlpotential.worker.quantities import QUANTITIES, Shape
 from aiida_mlpotential.worker.storage import hessian_offsets
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 Array = npt.NDArray[Any]
+
+
+def rows_of(index: int, offsets: Array) -> dict[Shape, Any]:
+    """Return the index of the rows of one structure in arrays of each shape.
+
+    :param offsets: ``(n + 1,)``
+    """
+    start, stop = (int(value) for value in offsets[index : index + 2])
+    begin, end = (int(value) for value in hessian_offsets(offsets)[index : index + 2])
+    return {
+        'frame': index,
+        'frame3': index,
+        'frame33': index,
+        'member': np.s_[:, index],
+        'atom': slice(start, stop),
+        'atom3': slice(start, stop),
+        'hessian': slice(begin, end),
+        'mode': slice(3 * start, 3 * stop),
+        'member_mode': np.s_[:, 3 * start : 3 * stop],
+        'temperature': index,
+        'member_temperature': index,
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +56,7 @@ class FrameResult:
     :ivar atomic_energies: ``(N,)``
     :ivar charges: ``(N,)``, elementary charges
     :ivar hessian: ``(3 N, 3 N)``, eV/angstrom^2
+    :ivar extra: what the task adds, by the name of its array: numbers, or arrays of the structure's part
     """
 
     index: int
@@ -49,34 +73,39 @@ class FrameResult:
     atomic_energies: Array | None = None
     charges: Array | None = None
     hessian: Array | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_arrays(cls, index: int, message: str, offsets: Array, arrays: Mapping[str, Array]) -> FrameResult:
-        """Return the part that one structure, which was evaluated, has of the arrays of all.
+    def from_arrays(
+        cls, index: int, status: FrameStatus, message: str, offsets: Array, arrays: Mapping[str, Array]
+    ) -> FrameResult:
+        """Return the part that one structure has of the arrays of all.
 
+        :param status: one of ``HAS_RESULTS``
         :param offsets: ``(n + 1,)``
         :param arrays: by name, keys of ``QUANTITIES``
         """
-        start, stop = (int(value) for value in offsets[index : index + 2])
+        rows = rows_of(index, offsets)
         values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         for name, array in arrays.items():
-            shape = QUANTITIES[name].shape
-            if shape == 'member':
-                values[name] = array[:, index].copy()
-            elif shape == 'frame':
-                values[name] = float(array[index])
-            elif shape == 'frame33':
-                values[name] = array[index].copy() if np.isfinite(array[index]).all() else None
-            elif shape == 'hessian':
-                begin, end = hessian_offsets(offsets)[index : index + 2]
-                values[name] = array[begin:end].reshape(3 * (stop - start), -1).copy()
+            quantity = QUANTITIES[name]
+            value: Any = array[rows[quantity.shape]]
+            if quantity.shape == 'frame':
+                value = int(value) if quantity.integer else float(value)
+            elif quantity.shape == 'frame33' and not np.isfinite(value).all():
+                value = None
             else:
-                values[name] = array[start:stop].copy()
-        return cls(index, FrameStatus.OK, message, stop - start, energy=values.pop('energies'), **values)
+                value = value.copy()
+            if quantity.shape == 'hessian':
+                value = value.reshape(math.isqrt(len(value)), -1)
+            (extra if quantity.kind == 'task' else values)[name] = value
+        n_atoms = int(offsets[index + 1] - offsets[index])
+        return cls(index, status, message, n_atoms, energy=values.pop('energies'), **values, extra=extra)
 
     @property
     def ok(self) -> bool:
-        """Return whether the structure was evaluated."""
+        """Return whether the task succeeded; where it did not, there may be values that the status puts in doubt."""
         return self.status is FrameStatus.OK
 
     @property
@@ -88,7 +117,7 @@ class FrameResult:
 
 
 def atoms_with_results(frames: Frames, index: int, result: FrameResult) -> Atoms:
-    """Return a frame as ASE atoms with its results; one that failed has no calculator, but says why in ``info``."""
+    """Return a frame as ASE atoms with its results; one without them has no calculator, but says why in ``info``."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -98,7 +127,7 @@ def atoms_with_results(frames: Frames, index: int, result: FrameResult) -> Atoms
         atoms.info['label'] = frames.labels[index]
     if result.message:
         atoms.info['message'] = result.message
-    if not result.ok:
+    if result.energy is None:
         return atoms
     stress = None if result.stress is None else full_3x3_to_voigt_6_stress(result.stress)  # type: ignore[no-untyped-call]
     values = {'energy': result.energy, 'forces': result.forces, 'stress': stress}

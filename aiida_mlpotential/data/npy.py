@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from aiida.orm.nodes.repository import NodeRepository
 
-from aiida_mlpotential.worker.schema import QUANTITIES
-from aiida_mlpotential.worker.storage import hessian_offsets
+from aiida_mlpotential.worker.quantities import QUANTITIES, Shape
+from aiida_mlpotential.worker.storage import dtype_of, hessian_offsets
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,8 @@ def expected_dtypes(name: str) -> tuple[str, ...]:
     special = {'status': ('|i1',), 'offsets': ('<i8',)}
     if name in special:
         return special[name]
-    return ('<f8', '<f4') if QUANTITIES[name].follows_precision else ('<f8',)
+    quantity = QUANTITIES[name]
+    return tuple(dict.fromkeys((dtype_of(quantity), dtype_of(quantity, single=True))))
 
 
 def check_offsets(offsets: Array) -> Array:
@@ -102,29 +103,54 @@ def check_offsets(offsets: Array) -> Array:
 
 
 def check_shapes(files: Mapping[str, NpyFile], offsets: Array) -> None:
-    """Check the shape of every array against the numbers of structures and atoms.
+    """Check the shape of every array: numbers of structures and atoms, and like numbers of members and temperatures.
 
     :raises ResultsError: if one does not fit
     """
-    n_frames, n_atoms = len(offsets) - 1, int(offsets[-1])
-    shapes = {
-        'frame': (n_frames,),
-        'frame33': (n_frames, 3, 3),
-        'atom': (n_atoms,),
-        'atom3': (n_atoms, 3),
-        'hessian': (int(hessian_offsets(offsets)[-1]),),
-    }
+    shapes = _expected_shapes(offsets)
+    known: dict[str, int] = {}  # the lengths that only the arrays themselves tell
     for name, file in files.items():
         if name == 'offsets':
             continue
-        kind = QUANTITIES[name].shape if name in QUANTITIES else 'frame'
-        if kind == 'member':
-            fits = len(file.shape) == 2 and file.shape[0] >= 1 and file.shape[1] == n_frames
-        else:
-            fits = file.shape == shapes[kind]
-        if not fits:
-            expected = f'(members, {n_frames})' if kind == 'member' else shapes[kind]
-            raise ResultsError(f'{name}.npy has shape {file.shape}, expected {expected} for {n_frames} structures')
+        expected = shapes[QUANTITIES[name].shape if name in QUANTITIES else 'frame']
+        if not _fits(file.shape, expected, known):
+            text = ', '.join(str(known.get(str(length), length)) for length in expected)
+            text = f'({text},)' if len(expected) == 1 else f'({text})'
+            raise ResultsError(
+                f'{name}.npy has shape {file.shape}, expected {text} for {len(offsets) - 1} structures'
+            )
+
+
+def _expected_shapes(offsets: Array) -> dict[Shape, tuple[int | str, ...]]:
+    n_frames, n_atoms = len(offsets) - 1, int(offsets[-1])
+    return {
+        'frame': (n_frames,),
+        'frame3': (n_frames, 3),
+        'frame33': (n_frames, 3, 3),
+        'member': ('members', n_frames),
+        'atom': (n_atoms,),
+        'atom3': (n_atoms, 3),
+        'hessian': (int(hessian_offsets(offsets)[-1]),),
+        'mode': (3 * n_atoms,),
+        'member_mode': ('members', 3 * n_atoms),
+        'temperature': (n_frames, 'temperatures'),
+        'member_temperature': (n_frames, 'members', 'temperatures'),
+    }
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], known: dict[str, int]) -> bool:
+    """Return whether a shape is the expected one; the first array with a length known by name only sets it."""
+    if len(shape) != len(expected):
+        return False
+    found: dict[str, int] = {}
+    for length, wanted in zip(shape, expected, strict=True):
+        if isinstance(wanted, str):
+            found[wanted] = length
+            wanted = known.get(wanted, max(length, 1))
+        if length != wanted:
+            return False
+    known.update(found)
+    return True
 
 
 def largest_norm(file: NpyFile, mask: npt.NDArray[np.bool_]) -> float | None:

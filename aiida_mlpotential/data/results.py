@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ from aiida import orm
 from aiida.common.exceptions import ValidationError
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.errors import HAS_RESULTS, FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import ARRAYS_DIRECTORY, QUANTITIES
+from aiida_mlpotential.worker.quantities import QUANTITIES
+from aiida_mlpotential.worker.schema import ARRAYS_DIRECTORY
 
 from .formulas import formulas_of
 from .frame_result import FrameResult, atoms_with_results
@@ -25,6 +26,7 @@ from .structures import StructureSetData, check_index, to_frames
 if TYPE_CHECKING:
     from ase import Atoms
     from pandas import DataFrame
+    from typing_extensions import Self
 
 Array = npt.NDArray[Any]
 
@@ -37,8 +39,9 @@ __all__ = ('FrameResult', 'ResultsData', 'ResultsError')
 class ResultsData(orm.ArrayData):
     """Results of n structures with A atoms and m members, as ``.npy`` files that are those of the worker.
 
-    Rows of structures that failed, or were not reached, are NaN; ``status`` says why. Arrays of what was not computed
-    are ``None``.
+    Rows of structures that failed, or were not reached, are NaN; ``status`` says why. Some failures of a task leave
+    values all the same, such as NOT_CONVERGED those of the last step. Arrays of what was not computed are ``None``;
+    those that have no property here are had with ``get_array``.
     """
 
     class AttributesModel(orm.ArrayData.AttributesModel):
@@ -48,6 +51,7 @@ class ResultsData(orm.ArrayData):
         n_ok: int = OrmMetadataField(0, description='Number of structures that were evaluated')
         n_failed: int = OrmMetadataField(0, description='Number of structures that failed')
         n_pending: int = OrmMetadataField(0, description='Number of structures that were not reached')
+        status_counts: dict[str, int] | None = OrmMetadataField(None, description='Number of structures by status')
         n_members: int = OrmMetadataField(1, description='Number of members of the ensemble')
         elements: list[str] | None = OrmMetadataField(None, description='Chemical symbols that occur')
         formulas: list[str] | None = OrmMetadataField(None, description='Hill formulas that occur, at most 50')
@@ -57,6 +61,8 @@ class ResultsData(orm.ArrayData):
         energy_std_mean: float | None = OrmMetadataField(None, description='Mean spread of the energies, eV')
         qbc_max: float | None = OrmMetadataField(None, description='Largest spread over sqrt(atoms), eV')
         force_max: float | None = OrmMetadataField(None, description='Largest force on an atom, eV/angstrom')
+        steps_max: int | None = OrmMetadataField(None, description='Most steps that an optimization took')
+        task: str | None = OrmMetadataField(None, description='What the job did')
         model_sha256: str | None = OrmMetadataField(None, description='Hash of the model')
         model_name: str | None = OrmMetadataField(None, description='Name of the model')
         precision: str | None = OrmMetadataField(None, description='Float type of the model')
@@ -70,7 +76,8 @@ class ResultsData(orm.ArrayData):
         info: Mapping[str, Any],
         directory: str = ARRAYS_DIRECTORY,
         structures_info: Mapping[str, Any] | None = None,
-    ) -> ResultsData:
+        without: Collection[str] = (),
+    ) -> Self:
         """Return an unstored node with the arrays of a job, copied byte by byte.
 
         Headers and sizes are checked first. Arrays with a row for each atom are never in memory as a whole.
@@ -79,6 +86,7 @@ class ResultsData(orm.ArrayData):
         :param info: the content of the worker's results file
         :param directory: where in the folder the arrays are
         :param structures_info: ``elements``, ``formulas`` and ``formulas_complete``: ``StructureSetData.info``
+        :param without: arrays that are checked and not kept, because another node has them
         :raises ResultsError: if an array is missing, truncated, of a wrong shape or type, or no array at all
         """
         repository = folder.base.repository
@@ -101,7 +109,9 @@ class ResultsData(orm.ArrayData):
             raise ResultsError('energies.npy has NaN or infinity where the status is OK')
 
         node = cls()
+        files = {name: file for name, file in files.items() if name not in without}
         attributes = {**info_attributes(info, files), **statistics(files, offsets, status)}
+        attributes.update(cls._own_attributes(info, files, status))
         for key in ('elements', 'formulas', 'formulas_complete'):
             if structures_info is not None and key in structures_info:
                 attributes[key] = structures_info[key]
@@ -111,6 +121,14 @@ class ResultsData(orm.ArrayData):
             attributes[f'{cls.array_prefix}{name}'] = list(file.shape)
         node.base.attributes.set_many(attributes)
         return node
+
+    @classmethod
+    def _own_attributes(cls, info: Mapping[str, Any], files: Mapping[str, NpyFile], status: Array) -> dict[str, Any]:
+        """Return what a subclass adds to the attributes.
+
+        :raises ResultsError: if an array that it needs is missing
+        """
+        return {}
 
     def _optional(self, name: str) -> Array | None:
         return self.get_array(name) if name in self.get_arraynames() else None
@@ -213,22 +231,21 @@ class ResultsData(orm.ArrayData):
         return {int(index): text for index, text in self.base.attributes.get('messages').items()}
 
     def frame(self, index: int) -> FrameResult:
-        """Return the numbers of one structure.
+        """Return the numbers of one structure; its status says what they are worth.
 
         :raises IndexError: if there is no such structure
         """
         number = check_index(index, len(self))
         status = FrameStatus(int(self.status[number]))
         start, stop = (int(value) for value in self.offsets[number : number + 2])
-        ok = status is FrameStatus.OK
-        message = self.messages.get(number, '' if ok else status.help)
-        if not ok:
+        message = self.messages.get(number, '' if status is FrameStatus.OK else status.help)
+        if status not in HAS_RESULTS or not np.isfinite(self.energies[number]):
             return FrameResult(number, status, message, stop - start)
         arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in QUANTITIES}
-        return FrameResult.from_arrays(number, message, self.offsets, arrays)
+        return FrameResult.from_arrays(number, status, message, self.offsets, arrays)
 
     def get_structures(self) -> Frames:
-        """Return the structures of the job that made these results.
+        """Return the structures that the results are for: those that the job made, else those that it was given.
 
         :raises ValueError: if the results were not made by a job with structures
         """
@@ -241,8 +258,13 @@ class ResultsData(orm.ArrayData):
         creator = self.creator
         if creator is None:
             return None
-        inputs = creator.base.links.get_incoming(node_class=(StructureSetData, orm.StructureData)).nested()
-        found = [inputs[name] for name in ('structures', 'structure') if name in inputs]
+        kinds = (StructureSetData, orm.StructureData)
+        nodes = {
+            **creator.base.links.get_outgoing(node_class=kinds).nested(),
+            **creator.base.links.get_incoming(node_class=kinds).nested(),
+        }
+        order = ('output_structures', 'output_structure', 'structures', 'structure')
+        found = [nodes[name] for name in order if name in nodes]
         return to_frames(found[0]) if found else None
 
     def _frames(self, structures: Structures | None) -> Frames:
@@ -263,9 +285,9 @@ class ResultsData(orm.ArrayData):
         """Return the structures one by one as ASE atoms with their results.
 
         Energy, forces and stress are in a ``SinglePointCalculator``; status, label, spread and member energies in
-        ``info``; ``forces_std`` in ``arrays``. A structure that failed has no calculator.
+        ``info``; ``forces_std`` in ``arrays``. A structure without results has no calculator.
 
-        :param structures: those of the results, by default the inputs of the job that made them
+        :param structures: those of the results, by default those of the job that made them
         :raises ValueError: if there are no structures, or others
         """
         frames = self._frames(structures)
@@ -302,7 +324,9 @@ class ResultsData(orm.ArrayData):
     def to_dataframe(self, structures: Structures | None = None) -> DataFrame:
         """Return a table with a row for each structure: label, formula, number of atoms, energies, spread and status.
 
-        :param structures: those of the results, by default the inputs of the job that made them; where there are
+        What a task counts for each structure, such as steps or imaginary modes, has a column by the name of its array.
+
+        :param structures: those of the results, by default those of the job that made them; where there are
             none, label and formula stay empty
         :raises ImportError: if pandas is not installed
         :raises ValueError: if the structures are others
@@ -322,6 +346,11 @@ class ResultsData(orm.ArrayData):
         }
         for name, values in (('energy_std', self.energy_std), ('qbc', self.qbc), ('max_force', self.max_forces())):
             columns[name] = missing if values is None else values
+        columns.update(
+            (name, self.get_array(name))
+            for name, quantity in QUANTITIES.items()
+            if quantity.kind == 'task' and quantity.shape == 'frame' and name in self.get_arraynames()
+        )
         columns['status'] = [status.name for status in statuses]
         columns['message'] = [
             messages.get(index, '' if status is FrameStatus.OK else status.help)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiida_mlpotential.worker.errors import FrameStatus
-from aiida_mlpotential.worker.schema import QUANTITIES
+from aiida_mlpotential.worker.quantities import QUANTITIES
 
 from .npy import NpyFile, ResultsError, largest_norm
 
@@ -30,6 +30,7 @@ def info_attributes(info: Mapping[str, Any], files: Mapping[str, NpyFile]) -> di
             'model_sha256': str(model['sha256']),
             'n_members': int(members),
             'precision': info.get('precision'),
+            'task': info.get('task'),
             'units': {name: str(QUANTITIES[name].unit) for name in files if name in QUANTITIES},
             'messages': {str(index): str(messages[index]) for index in first},
         }
@@ -40,13 +41,19 @@ def info_attributes(info: Mapping[str, Any], files: Mapping[str, NpyFile]) -> di
 def statistics(files: Mapping[str, NpyFile], offsets: Array, status: Array) -> dict[str, Any]:
     """Return counts, and extrema over the structures that succeeded."""
     ok = status == FrameStatus.OK
+    values, counts = np.unique(status, return_counts=True)
     n_pending = int(np.count_nonzero(status == FrameStatus.PENDING))
     result: dict[str, Any] = {
         'n_frames': len(status),
         'n_ok': int(ok.sum()),
         'n_pending': n_pending,
         'n_failed': len(status) - int(ok.sum()) - n_pending,
+        'status_counts': {
+            FrameStatus(value).name: count for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        },
     }
+    if 'steps' in files:
+        result['steps_max'] = int(files['steps'].load().max())
     wanted: dict[str, dict[str, Callable[[Array], Any]]] = {
         'energies': {'energy_min': np.min, 'energy_max': np.max},
         'energy_std': {'energy_std_max': np.max, 'energy_std_mean': np.mean},

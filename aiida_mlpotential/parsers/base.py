@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from aiida import orm
@@ -12,7 +13,8 @@ from aiida.parsers import Parser
 from aiida_mlpotential.data.results import ResultsData, ResultsError
 from aiida_mlpotential.data.structures import describe_frames, to_frames
 from aiida_mlpotential.worker import schema
-from aiida_mlpotential.worker.errors import LABELS, FrameStatus, WorkerError
+from aiida_mlpotential.worker.errors import LABELS, STATUS_LABELS, FrameStatus, WorkerError
+from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.parameters import fingerprint
 
 from .info import read_info
@@ -27,6 +29,7 @@ _COPIED = (
     'device',
     'num_threads',
     'batch_atoms',
+    'temperatures',
     'versions',
     'worker_command',
     'timings',
@@ -39,6 +42,10 @@ class MlpotentialParser(Parser):
     """Turns results files into nodes; everything it reads has been retrieved."""
 
     CACHE_VERSION = schema.RESULTS_VERSION
+    #: Class of the node with the results.
+    RESULTS: ClassVar[type[ResultsData]] = ResultsData
+    #: Arrays of the worker that go into other nodes.
+    ELSEWHERE: ClassVar[tuple[str, ...]] = ()
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
         """Store whatever there is, then say what went wrong, if anything did."""
@@ -50,11 +57,23 @@ class MlpotentialParser(Parser):
         except ResultsError as exception:
             self._output(info, None)
             return self._unless_scheduler_spoke(self._failure('ERROR_RESULTS_INVALID', str(exception)))
+        exit_code = self._exit_code(info, results)
         if results is not None:
             self.out('results', results)
+            try:
+                for label, node in self.more_outputs(results):
+                    self.out(label, node)
+            except ResultsError as exception:
+                exit_code = self._failure('ERROR_RESULTS_INVALID', str(exception))
         self._output(info, results)
-        exit_code = self._exit_code(info, results)
         return None if exit_code is None else self._unless_scheduler_spoke(exit_code)
+
+    def more_outputs(self, results: ResultsData) -> Iterator[tuple[str, orm.Data]]:
+        """Yield labels and unstored nodes of what a task makes beside the results.
+
+        :raises ResultsError: if the files for the next one are damaged; those before it are kept
+        """
+        yield from ()
 
     def summarize(self, results: ResultsData) -> dict[str, Any]:
         """Return what the task adds to the output parameters; a subclass may say more."""
@@ -106,27 +125,44 @@ class MlpotentialParser(Parser):
             return None
         if 'counts' not in info and info['state'] in ('starting', 'failed'):
             return None
-        self._check_belongs(info)
+        job = self.read_job()
+        if info.get('fingerprint') != fingerprint(job):
+            raise ResultsError('the results are those of another job: their fingerprint is not that of this one')
         structures = self._structures_info()
-        results = ResultsData.from_folder(self.retrieved, info, structures_info=structures)
+        results = self.RESULTS.from_folder(
+            self.retrieved, self.complete(info, job), structures_info=structures, without=self.ELSEWHERE
+        )
         expected = structures['n_frames'], structures['n_atoms']
         if (len(results), int(results.offsets[-1])) != expected:
             raise ResultsError(f'the results are for {len(results)} structures, the job has {expected[0]}')
         return results
 
-    def _check_belongs(self, info: dict[str, Any]) -> None:
-        """Make sure that the results are those of this job, by the fingerprint of the job file that was sent."""
+    def read_job(self) -> schema.JobSpec:
+        """Return the job that was sent.
+
+        :raises ResultsError: if it is not there any more
+        """
         try:
-            job = schema.JobSpec.from_json(self.node.base.repository.get_object_content(schema.JOB_FILE, mode='r'))
+            return schema.JobSpec.from_json(self.node.base.repository.get_object_content(schema.JOB_FILE, mode='r'))
         except (FileNotFoundError, WorkerError) as exception:
             raise ResultsError(f'the job file of this calculation cannot be read: {exception}') from None
-        if info.get('fingerprint') != fingerprint(job):
-            raise ResultsError('the results are those of another job: their fingerprint is not that of this one')
+
+    def complete(self, info: Mapping[str, Any], job: schema.JobSpec) -> Mapping[str, Any]:
+        """Return the content of the results file with what else the results node wants to know."""
+        return info
+
+    @property
+    def single(self) -> bool:
+        """Return whether the job had one structure as a node of its own."""
+        return 'structure' in self.node.inputs
+
+    def input_frames(self) -> Frames:
+        """Return the structures that went into the job."""
+        return to_frames(self.node.inputs.structure if self.single else self.node.inputs.structures)
 
     def _structures_info(self) -> dict[str, Any]:
         """Return number, elements and formulas of the structures."""
-        inputs = self.node.inputs
-        return describe_frames(to_frames(inputs.structure)) if 'structure' in inputs else inputs.structures.info
+        return describe_frames(self.input_frames()) if self.single else self.node.inputs.structures.info
 
     def _output(self, info: dict[str, Any], results: ResultsData | None) -> None:
         model = info.get('model', {})
@@ -159,12 +195,13 @@ class MlpotentialParser(Parser):
         status = results.status
         bad = np.flatnonzero((status != FrameStatus.OK) & (status != FrameStatus.PENDING))[:MAX_FAILURES]
         labels = self._labels() if len(bad) else ()
+        messages = results.messages
         return [
             {
                 'index': int(index),
                 'label': labels[index] if labels else '',
                 'status': FrameStatus(int(status[index])).name,
-                'message': results.frame(int(index)).message,
+                'message': messages.get(int(index), FrameStatus(int(status[index])).help),
             }
             for index in bad
         ]
@@ -191,4 +228,11 @@ class MlpotentialParser(Parser):
         first = self._failures(results)[0]
         where = first['label'] or f'structure {first["index"]}'
         label = 'ERROR_SOME_STRUCTURES_FAILED' if counts['n_ok'] else 'ERROR_ALL_STRUCTURES_FAILED'
+        label = _label_of_failures(results.status) or label
         return self._failure(label, f'{counts["n_failed"]} of {total}; {where}: {first["status"]}, {first["message"]}')
+
+
+def _label_of_failures(status: np.ndarray[Any, Any]) -> str | None:
+    """Return the exit code of the one way in which all failed structures failed, if it has one of its own."""
+    failed = set(np.unique(status[status != FrameStatus.OK]).tolist())
+    return STATUS_LABELS.get(FrameStatus(failed.pop())) if len(failed) == 1 else None

@@ -18,6 +18,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     'versions': dict,
     'timings': dict,
     'notes': list,
+    'temperatures': list,
     'precision': str,
     'device': str,
     'num_threads': int,
@@ -27,6 +28,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
 }
 _TEXTS = ('error', 'messages', 'units', 'versions')
 _MAX_BYTES = 1 << 24
+_MAX_TEMPERATURE = 1e6
 _STATES = ('starting', 'running', 'stopped', 'finished', 'failed')
 
 
@@ -60,7 +62,13 @@ def read_info(content: bytes) -> dict[str, Any]:
         raise ValueError('timings holds something else than numbers')
     if not all(isinstance(note, str) for note in info.get('notes', [])):
         raise ValueError('notes holds something else than texts')
+    if not all(_is_temperature(value) for value in info.get('temperatures', [])):
+        raise ValueError('temperatures holds something else than numbers of kelvins')
     return info
+
+
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _MAX_TEMPERATURE
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
-
-import numpy as np
 
 from aiida_mlpotential.data.results import ResultsData
 
 from .base import MlpotentialParser
+from .summaries import summarize_energy
 
 
 class SinglePointParser(MlpotentialParser):
@@ -20,20 +18,4 @@ class SinglePointParser(MlpotentialParser):
         if len(results) != 1:
             return {}
         frame = results.frame(0)
-        if frame.energy is None:
-            return {}
-        n_atoms = int(results.offsets[1])
-        summary: dict[str, Any] = {
-            'energy': float(frame.energy),
-            'n_atoms': n_atoms,
-            'formula': results.base.attributes.get('formulas')[0],
-        }
-        if frame.energy_std is not None:
-            summary.update(
-                energy_std=float(frame.energy_std),
-                energy_std_per_atom=float(frame.energy_std) / n_atoms,
-                qbc=float(frame.energy_std) / math.sqrt(n_atoms),
-            )
-        if frame.forces is not None:
-            summary['max_force'] = float(np.linalg.norm(frame.forces, axis=1).max())
-        return summary
+        return {} if frame.energy is None else summarize_energy(results, frame)

@@ -23,6 +23,15 @@ class FrameStatus(enum.IntEnum):
     BACKEND_FAILED = 8
     NON_FINITE_RESULT = 9
     ATOM_ORDER = 10
+    NOT_CONVERGED = 11
+    EXPLODED = 12
+    SPREAD_TOO_LARGE = 13
+    BROKE_APART = 14
+    WRONG_CHARACTER = 15
+    INVALID_CONSTRAINT = 16
+    NO_CELL = 17
+    NO_SYMMETRY_NUMBER = 18
+    NOT_A_MOLECULE = 19
 
     @property
     def help(self) -> str:
@@ -42,7 +51,28 @@ FRAME_STATUS_HELP: dict[FrameStatus, str] = {
     FrameStatus.BACKEND_FAILED: 'The backend raised an exception for this structure: see its message.',
     FrameStatus.NON_FINITE_RESULT: 'The backend returned NaN or infinity.',
     FrameStatus.ATOM_ORDER: 'Not the atoms of the model in its order: sort them, or set `reorder_atoms`.',
+    FrameStatus.NOT_CONVERGED: 'Not converged within `max_steps`: its last geometry is stored; go on from there.',
+    FrameStatus.EXPLODED: 'Energy or geometry left all bounds during the task: its last sound geometry is stored.',
+    FrameStatus.SPREAD_TOO_LARGE: 'The spread over the members passed `max_qbc`: the model does not know this.',
+    FrameStatus.BROKE_APART: 'The molecule fell into more fragments than it had at the start: its geometry is stored.',
+    FrameStatus.WRONG_CHARACTER: 'Not the kind of stationary point that was `expected`: its modes are stored.',
+    FrameStatus.INVALID_CONSTRAINT: 'A constraint does not fit this structure: see its message.',
+    FrameStatus.NO_CELL: 'Not periodic in three directions: it has no cell to optimize and no space group to keep.',
+    FrameStatus.NO_SYMMETRY_NUMBER: 'Its point group was not found: give `symmetry_number`.',
+    FrameStatus.NOT_A_MOLECULE: 'Periodic: the formulas of the ideal gas do not apply.',
 }
+
+#: Statuses of frames that failed in the end, but have (their last sound) values in the arrays.
+HAS_RESULTS: frozenset[FrameStatus] = frozenset(
+    {
+        FrameStatus.OK,
+        FrameStatus.NOT_CONVERGED,
+        FrameStatus.EXPLODED,
+        FrameStatus.SPREAD_TOO_LARGE,
+        FrameStatus.BROKE_APART,
+        FrameStatus.WRONG_CHARACTER,
+    }
+)
 
 
 class ExitCode(NamedTuple):
@@ -83,7 +113,15 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(400, 'ERROR_SOME_STRUCTURES_FAILED', 'Some structures failed, the others are stored: {detail}'),
     ExitCode(401, 'ERROR_ALL_STRUCTURES_FAILED', 'All structures failed: {detail}'),
     ExitCode(402, 'ERROR_INCOMPLETE', 'The job ended early; continue it with `parent_folder`: {detail}'),
+    ExitCode(410, 'ERROR_NOT_CONVERGED', 'Not converged; the last geometry is stored: {detail}'),
+    ExitCode(411, 'ERROR_WRONG_CHARACTER', 'Not the kind of stationary point that was expected: {detail}'),
 )
+
+#: The exit code of a job all of whose failed structures failed in the one way that has a code of its own.
+STATUS_LABELS: dict[FrameStatus, str] = {
+    FrameStatus.NOT_CONVERGED: 'ERROR_NOT_CONVERGED',
+    FrameStatus.WRONG_CHARACTER: 'ERROR_WRONG_CHARACTER',
+}
 
 LABELS: frozenset[str] = frozenset(code.label for code in EXIT_CODES)
 

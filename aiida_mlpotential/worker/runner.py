@@ -19,6 +19,7 @@ import numpy as np
 from .backends import BACKENDS, get_backend, load_backend
 from .backends.base import Backend, Settings
 from .backends.options import validate_options
+from .checkpoint import CheckpointFile
 from .checks import Rules, check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
@@ -26,23 +27,26 @@ from .memory import limit_memory, peak_memory_mb
 from .neighbors import preload
 from .parameters import fingerprint, validate_parameters, with_defaults
 from .progress import Progress
-from .request import check_request
+from .quantities import QUANTITIES
+from .request import check_request, choose_precision
 from .schema import (
     FORMAT_VERSION,
     FRAMES_FILE,
     MAX_MESSAGES,
     PARENT_DIRECTORY,
-    QUANTITIES,
     RESULTS_FILE,
     RESULTS_VERSION,
     SUMMARY_FILE,
+    SYMMETRY_FILE,
     JobSpec,
     ModelSpec,
 )
-from .storage import ResultsFile, ResultsStore, disk_errors
+from .stopping import StopRequest
+from .storage import ResultsFile, ResultsStore, Sizes, disk_errors
 from .summary import write_summary
 from .tasks import get_task
-from .tasks.base import Context, Messages
+from .tasks.base import Context, Messages, Task
+from .tasks.evaluation import Evaluator
 
 #: Seconds between two moments at which results are forced onto the disk.
 SYNC_INTERVAL = 30.0
@@ -53,7 +57,7 @@ _RETRIED = (FrameStatus.OUT_OF_MEMORY, FrameStatus.BACKEND_FAILED)
 def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Run a job and write ``results.json`` whatever happens.
 
-    :param stopping: says that the job should end after the batch at hand
+    :param stopping: says that a signal came, and the job should end after the batch at hand
     :return: whether the job came to its end; single frames may have failed all the same
     """
     runner = Runner(directory, stopping)
@@ -70,7 +74,7 @@ class Runner:
 
     def __init__(self, directory: Path, stopping: Callable[[], bool]) -> None:
         self._directory = directory
-        self._stopping = stopping
+        self._stopping = StopRequest(directory, stopping)
         self._file = ResultsFile(directory)
         self._begin = time.monotonic()
         self._last_sync = self._begin
@@ -89,18 +93,61 @@ class Runner:
 
     def run(self, job: JobSpec) -> None:
         """Do everything, in order; an error ends the job."""
+        task, parameters = self._check_job(job)
+        self._file.reserve({**self.content, 'state': 'starting'})
+        frames, symmetry = self._load_frames(job), self._load_symmetry(job)
+        self._check_model_files(job)
+        backend = self._load_backend(job, parameters)
+        if backend.device == 'cpu':
+            preload()
+            limit_memory(parameters['memory_limit'])
+        names = task.quantities(parameters, backend.n_members > 1)
+        sizes = Sizes(backend.n_members, len(parameters.get('temperatures', ())), backend.precision == 'single')
+        store = ResultsStore(self._directory, frames.offsets, names, sizes)
+        self._open_store(store, task)
+        self.content['notes'] += model_notes(job.model)
+        self._describe(backend, names, parameters)
+        self._file.reserve(self.content)
+        interval = parameters.get('checkpoint_interval', SYNC_INTERVAL)
+        context = Context(
+            frames=frames,
+            backend=backend,
+            evaluator=Evaluator(backend, self.content['notes']),
+            store=store,
+            parameters=parameters,
+            messages=self._messages,
+            notes=self.content['notes'],
+            progress=Progress(len(frames), int(np.sum(store.status != FrameStatus.PENDING))),
+            stopping=self._stopping,
+            checkpoint=self._checkpoint,
+            checkpoints=CheckpointFile(self._directory, self.content['fingerprint'], interval),
+            directory=self._directory,
+            symmetry=symmetry,
+        )
+        self._check_frames(context, Rules.of(job.model.elements or backend.elements, job.model.options, parameters))
+        begin = time.monotonic()
+        task().run(context)
+        self.content['timings']['evaluate'] = time.monotonic() - begin
+        self._finish(context)
+
+    def _check_job(self, job: JobSpec) -> tuple[type[Task], dict[str, Any]]:
+        """Return the task and all its parameters, and note what job this is."""
         if job.results_version != RESULTS_VERSION:
             raise WorkerError(
                 'ERROR_RESULTS_VERSION',
                 f'the job asks for results version {job.results_version}, this worker writes {RESULTS_VERSION}: '
                 'install the same version of aiida-mlpotential on both sides or use the uploaded worker',
             )
-        message = validate_parameters(job.parameters)
+        task = get_task(job.task)
+        message = validate_parameters(job.parameters, job.task)
         if message:
             raise WorkerError('ERROR_JOB_INVALID', message)
-        parameters = with_defaults(job.parameters)
-        task = get_task(job.task)
+        get_backend(job.model.backend)  # says so if there is none of that name
+        parameters = with_defaults(job.parameters, job.task)
+        parameters['precision'] = choose_precision(job.model, parameters)
         self.content.update(task=job.task, fingerprint=fingerprint(job), precision=parameters['precision'])
+        if 'temperatures' in parameters:
+            self.content['temperatures'] = parameters['temperatures']
         self.content['model'] = {
             'name': job.model.name,
             'backend': job.model.backend,
@@ -111,37 +158,7 @@ class Runner:
             'distance_unit': job.model.distance_unit,
             'units_from': dict(job.model.units_from),
         }
-        self._file.reserve({**self.content, 'state': 'starting'})
-        frames = self._load_frames(job)
-        self._check_model_files(job)
-        backend = self._load_backend(job, parameters)
-        if backend.device == 'cpu':
-            preload()
-            limit_memory(parameters['memory_limit'])
-        names = task.quantities(tuple(parameters['properties']), backend.n_members > 1)
-        store = ResultsStore(
-            self._directory, frames.offsets, names, backend.n_members, single=backend.precision == 'single'
-        )
-        self._open_store(store)
-        self.content['notes'] += model_notes(job.model)
-        self._describe(backend, names, parameters)
-        self._file.reserve(self.content)
-        context = Context(
-            frames=frames,
-            backend=backend,
-            store=store,
-            parameters=parameters,
-            messages=self._messages,
-            notes=self.content['notes'],
-            progress=Progress(len(frames), int(np.sum(store.status != FrameStatus.PENDING))),
-            stopping=self._stopping,
-            checkpoint=self._checkpoint,
-        )
-        self._check_frames(context, Rules.of(job.model.elements or backend.elements, job.model.options, parameters))
-        begin = time.monotonic()
-        task().run(context)
-        self.content['timings']['evaluate'] = time.monotonic() - begin
-        self._finish(context)
+        return task, parameters
 
     def record_error(self, exception: BaseException) -> None:
         """Write why the job ended."""
@@ -173,6 +190,17 @@ class Runner:
         except FramesError as exception:
             raise WorkerError('ERROR_STRUCTURES_INVALID', str(exception)) from exception
 
+    def _load_symmetry(self, job: JobSpec) -> dict[str, Any] | None:
+        """Return the arrays of the symmetry file, if the job has one."""
+        if not job.symmetry_sha256:
+            return None
+        path = self._directory / SYMMETRY_FILE
+        if not path.is_file() or sha256_of(path) != job.symmetry_sha256:
+            message = f'{SYMMETRY_FILE} is not the file that was sent: send it again'
+            raise WorkerError('ERROR_STRUCTURES_INVALID', message)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
     def _check_model_files(self, job: JobSpec) -> None:
         for name, expected in job.model.files.items():
             path = self._directory / name
@@ -187,11 +215,10 @@ class Runner:
 
     def _load_backend(self, job: JobSpec, parameters: Mapping[str, Any]) -> Backend:
         begin = time.monotonic()
-        get_backend(job.model.backend)  # says so if there is none of that name
         message = validate_options(job.model.backend, job.model.options)
         if message:
             raise WorkerError('ERROR_MODEL_UNSUPPORTED', message)
-        message = check_request(job.model, parameters)
+        message = check_request(job.model, parameters, job.task)
         if message:
             raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', message)
         names = [field.name for field in dataclasses.fields(Settings)]
@@ -201,11 +228,11 @@ class Runner:
         self.content['timings']['load'] = time.monotonic() - begin
         return backend
 
-    def _open_store(self, store: ResultsStore) -> None:
+    def _open_store(self, store: ResultsStore, task: type[Task]) -> None:
         """Open the results; go on with those of an earlier run of the same job."""
         store.open(self.content['fingerprint'])
         self._store = store
-        retried = np.flatnonzero(np.isin(store.status, _RETRIED))
+        retried = np.flatnonzero(np.isin(store.status, (*_RETRIED, *task.retried)))
         store.mark(retried, np.full(len(retried), FrameStatus.PENDING, dtype=np.int8))
         done = int(np.sum(store.status != FrameStatus.PENDING))
         if done:
@@ -249,7 +276,7 @@ class Runner:
         context.store.close()
         counts = _counts(context.store)
         if counts['pending']:
-            self.content['notes'].append('asked to stop by the scheduler or the user (SIGTERM)')
+            self.content['notes'].append(self._stopping.reason or 'ended before all structures were done')
         self.content.update(
             state='finished' if not counts['pending'] else 'stopped',
             counts=counts,

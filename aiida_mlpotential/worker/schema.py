@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from .errors import WorkerError
 
@@ -25,6 +25,13 @@ ARRAYS_DIRECTORY = 'arrays'
 FINGERPRINT_FILE = 'fingerprint.txt'
 #: Where the files of an earlier run come to lie: never where this job's own results would be taken for them.
 PARENT_DIRECTORY = 'parent'
+#: What is under way, for a later run to go on from.
+CHECKPOINT_DIRECTORY = 'checkpoint'
+TRAJECTORY_DIRECTORY = 'trajectory'
+#: What is known of the symmetry of the structures, where the task wants to know.
+SYMMETRY_FILE = 'symmetry.npz'
+#: A file of this name in the work directory asks the worker to end in order.
+STOP_FILE = 'stop'
 SUMMARY_FILE = 'mlpotential.txt'
 STDOUT_FILE = 'worker.out'
 STDERR_FILE = 'worker.err'
@@ -37,88 +44,6 @@ def member_directory(index: int) -> str:
 
 #: At most so many messages of failed frames are kept in the results file; ``status`` has them all.
 MAX_MESSAGES = 1000
-
-Shape = Literal['frame', 'frame33', 'member', 'atom', 'atom3', 'hessian']
-Kind = Literal['always', 'requested', 'ensemble']
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """An array in the results: its shape in terms of n frames, m members and A atoms, and its unit."""
-
-    name: str
-    unit: str
-    shape: Shape
-    #: ``always`` there, there when ``requested``, or there for an ``ensemble`` of two members or more.
-    kind: Kind
-    help: str
-    #: True for arrays whose float type follows the precision of the model; False for those that are always double.
-    follows_precision: bool = False
-    #: What a user writes under ``properties`` to get it, where that is not the name of the array.
-    requested_as: str = ''
-
-    @property
-    def shape_text(self) -> str:
-        """Return the shape as documentation writes it."""
-        return SHAPES[self.shape]
-
-
-#: How documentation writes each shape.
-SHAPES: dict[Shape, str] = {
-    'frame': '(n,)',
-    'frame33': '(n, 3, 3)',
-    'member': '(m, n)',
-    'atom': '(A,)',
-    'atom3': '(A, 3)',
-    'hessian': '(sum of (3 N)^2,)',
-}
-
-
-QUANTITIES: dict[str, Quantity] = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity(
-            'energies', 'eV', 'frame', 'always', 'Potential energy: the mean over the members.', requested_as='energy'
-        ),
-        Quantity('forces', 'eV/angstrom', 'atom3', 'requested', 'Forces, minus the gradient of the energy.', True),
-        Quantity(
-            'stress',
-            'eV/angstrom^3',
-            'frame33',
-            'requested',
-            'Stress, dE/dstrain over volume, positive under tension (the sign of ASE); NaN where not fully periodic.',
-        ),
-        Quantity('member_energies', 'eV', 'member', 'ensemble', 'Energy of every member of the ensemble.'),
-        Quantity('energy_std', 'eV', 'frame', 'ensemble', 'Sample standard deviation over the members (ddof = 1).'),
-        Quantity('qbc', 'eV', 'frame', 'ensemble', 'Query by committee: energy_std over the square root of the atoms.'),
-        Quantity(
-            'forces_std',
-            'eV/angstrom',
-            'atom3',
-            'requested',
-            'Sample standard deviation of each force component over the members; costs one gradient a member.',
-            True,
-        ),
-        Quantity('atomic_energies', 'eV', 'atom', 'requested', 'Energy of each atom; they sum to the energy.'),
-        Quantity('charges', 'e', 'atom', 'requested', 'Partial charge of each atom.'),
-        Quantity(
-            'hessian',
-            'eV/angstrom^2',
-            'hessian',
-            'requested',
-            'Second derivatives of the energy, the matrices (3 N, 3 N) of the structures one after the other; from '
-            'central differences of the forces, 6 N evaluations a structure in double precision, 12 N in single.',
-        ),
-    )
-}
-
-#: What a user may write under ``properties``, with the name of the array it stands for.
-PROPERTIES: dict[str, str] = {
-    quantity.requested_as or quantity.name: quantity.name
-    for quantity in QUANTITIES.values()
-    if quantity.kind in ('always', 'requested')
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
@@ -153,6 +78,8 @@ class JobSpec:
     parameters: Mapping[str, Any]
     #: sha256 of the structures file, part of the fingerprint by which a restart knows that it is the same job.
     frames_sha256: str
+    #: sha256 of the symmetry file, empty where the task wants none.
+    symmetry_sha256: str = ''
     plugin_version: str = ''
     results_version: int = RESULTS_VERSION
 

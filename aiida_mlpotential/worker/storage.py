@@ -23,10 +23,11 @@ import numpy.typing as npt
 
 from .errors import FrameStatus, WorkerError
 from .frames import IntArray
-from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY, QUANTITIES, RESULTS_FILE, Quantity
+from .quantities import QUANTITIES, Quantity
+from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY, RESULTS_FILE
 
 Array = npt.NDArray[Any]
-Rows = Literal['frame', 'atom', 'hessian']
+Rows = Literal['frame', 'atom', 'hessian', 'mode']
 
 _FILL_BYTES = 1 << 22
 #: Room kept for ``results.json`` from the start, so that the cause can still be written when the disk is full.
@@ -46,7 +47,7 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """One file: rows of ``width`` numbers, one for each frame, for each atom, or for each element of a Hessian."""
+    """One file: rows of ``width`` numbers, one for each frame, atom, mode, or element of a Hessian."""
 
     path: Path
     shape: tuple[int, ...]
@@ -89,18 +90,28 @@ class _Column:
             os.fsync(handle.fileno())
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Lengths of the arrays beside the numbers of frames and atoms.
+
+    :ivar n_members: size of the ensemble
+    :ivar n_temperatures: temperatures of thermochemistry
+    :ivar single: store what follows the precision of the model as float32
+    """
+
+    n_members: int = 1
+    n_temperatures: int = 0
+    single: bool = False
+
+
 class ResultsStore:
     """The arrays of one job in a directory.
 
     :param offsets: atoms of the frames, as in :class:`~.frames.Frames`
     :param names: quantities to store, keys of ``QUANTITIES``
-    :param n_members: size of the ensemble
-    :param single: store what follows the precision of the model as float32
     """
 
-    def __init__(
-        self, directory: Path, offsets: IntArray, names: Iterable[str], n_members: int = 1, single: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, offsets: IntArray, names: Iterable[str], sizes: Sizes = Sizes()) -> None:
         self._directory = directory / ARRAYS_DIRECTORY
         self._offsets = np.asarray(offsets, dtype=np.int64)
         #: Where the rows of each frame begin, by kind of row.
@@ -108,28 +119,35 @@ class ResultsStore:
             'frame': np.arange(len(offsets), dtype=np.int64),
             'atom': self._offsets,
             'hessian': hessian_offsets(self._offsets),
+            'mode': 3 * self._offsets,
         }
-        self._columns = {name: self._column(QUANTITIES[name], n_members, single) for name in names}
+        self._columns = {name: self._column(QUANTITIES[name], sizes) for name in names}
         n_frames = len(offsets) - 1
         self._status = _Column(self._directory / 'status.npy', (n_frames,), np.dtype('i1'), 1, 'frame')
         self.status = np.full(n_frames, FrameStatus.PENDING, dtype=np.int8)
         self._handles: dict[str, int] = {}
 
-    def _column(self, quantity: Quantity, n_members: int, single: bool) -> _Column:
+    def _column(self, quantity: Quantity, sizes: Sizes) -> _Column:
         n_frames, n_atoms = len(self._offsets) - 1, int(self._offsets[-1])
+        members, temperatures = sizes.n_members, sizes.n_temperatures
         shapes: dict[str, tuple[tuple[int, ...], int, Rows]] = {
             'frame': ((n_frames,), 1, 'frame'),
+            'frame3': ((n_frames, 3), 3, 'frame'),
             'frame33': ((n_frames, 3, 3), 9, 'frame'),
-            'member': ((n_members, n_frames), n_members, 'frame'),
+            'member': ((members, n_frames), members, 'frame'),
+            'temperature': ((n_frames, temperatures), temperatures, 'frame'),
+            'member_temperature': ((n_frames, members, temperatures), members * temperatures, 'frame'),
             'atom': ((n_atoms,), 1, 'atom'),
             'atom3': ((n_atoms, 3), 3, 'atom'),
             'hessian': ((int(self._starts['hessian'][-1]),), 1, 'hessian'),
+            'mode': ((3 * n_atoms,), 1, 'mode'),
+            'member_mode': ((members, 3 * n_atoms), members, 'mode'),
         }
         shape, width, rows = shapes[quantity.shape]
-        dtype = np.dtype('<f4' if single and quantity.follows_precision else '<f8')
+        dtype = np.dtype(dtype_of(quantity, sizes.single))
         path = self._directory / f'{quantity.name}.npy'
         # Fortran order keeps the members of one frame together, so that a batch is one piece of the file.
-        return _Column(path, shape, dtype, width, rows, quantity.shape == 'member')
+        return _Column(path, shape, dtype, width, rows, quantity.shape in ('member', 'member_mode'))
 
     def open(self, fingerprint: str) -> None:
         """Open the files: those of an earlier run of the very same job if there are any, else new ones.
@@ -156,7 +174,7 @@ class ResultsStore:
         with disk_errors(ARRAYS_DIRECTORY):
             self._directory.mkdir(parents=True)
         for column in self._columns.values():
-            column.create(np.nan)
+            column.create(-1 if column.dtype.kind == 'i' else np.nan)
         self._status.create(FrameStatus.PENDING)
         with disk_errors('offsets.npy'):
             np.save(self._directory / 'offsets.npy', self._offsets, allow_pickle=False)
@@ -230,13 +248,24 @@ class ResultsStore:
         array = np.load(column.path, mmap_mode='r', allow_pickle=False)
         if column.rows != 'frame':
             starts = self._starts[column.rows]
-            return np.array(array[starts[index] : starts[index + 1]])
+            rows = slice(starts[index], starts[index + 1])
+            return np.array(array[:, rows] if column.fortran_order else array[rows])
         return np.array(array[:, index] if column.fortran_order else array[index])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the stored quantities."""
         return tuple(self._columns)
+
+
+def dtype_of(quantity: Quantity, single: bool = False) -> str:
+    """Return the type of an array as numpy writes it.
+
+    :param single: whether what follows the precision of the model is single
+    """
+    if quantity.integer:
+        return '<i4'
+    return '<f4' if single and quantity.follows_precision else '<f8'
 
 
 def hessian_offsets(offsets: IntArray) -> IntArray:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .backends.base import Backend, Evaluation
-from .frames import FloatArray, Frames
+from .frames import FloatArray, Frames, IntArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Tolerances:
 
 
 #: Quantities with a row for each atom, and the tolerance that each quantity has.
-_OF_ATOMS = ('forces', 'forces_std', 'atomic_energies', 'charges')
+_OF_ATOMS = ('forces', 'forces_std', 'member_forces', 'atomic_energies', 'charges')
 _LIMITS = {'energies': 'energy', 'member_energies': 'energy', 'atomic_energies': 'energy', 'stress': 'stress'}
-_LIMITS |= dict.fromkeys(('forces', 'forces_std', 'charges'), 'forces')
+_LIMITS |= dict.fromkeys(('forces', 'forces_std', 'member_forces', 'charges'), 'forces')
 
 
 def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | None = None) -> None:
@@ -37,7 +37,8 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
     batch, on what else is asked for, on the order of atoms, on where the structure lies, or on which image of an atom
     is given, that energies do not change and forces and stress turn with a rotation, that forces and stress are the
     derivatives of the energy, that the stress is symmetric and there for crystals only, that the energy is the mean of
-    the members, and that ``forces_std`` is the sample standard deviation of their forces.
+    the members, that ``forces_std`` is the sample standard deviation of their forces, and that ``member_forces`` are
+    these forces.
 
     :param frames: at least two frames that the model knows, better of different size and with a crystal among them
     """
@@ -45,6 +46,8 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
     request = frozenset(backend.properties - {'energy', 'hessian'})
     if backend.n_members == 1:
         request -= {'forces_std'}
+    elif 'forces_std' in request:
+        request |= {'member_forces'}
     if not any(frames.pbc[i].all() for i in range(len(frames))):
         request -= {'stress'}
     reference = backend.evaluate(frames, request)
@@ -60,6 +63,8 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
         _check_forces(backend, frames, reference, limits)
     if 'forces_std' in request:
         _check_spread(backend, frames, reference, limits)
+    if 'member_forces' in request:
+        _check_member_forces(backend, frames, reference, limits)
     if 'stress' in request:
         _check_stress(backend, frames, reference, limits)
     _check_sums(frames, reference, limits)
@@ -68,7 +73,7 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
 def _check_shapes(backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str]) -> None:
     n, atoms, members = len(frames), frames.n_atoms, backend.n_members
     shapes = {'energies': (n,), 'forces': (atoms, 3), 'stress': (n, 3, 3), 'forces_std': (atoms, 3)}
-    shapes |= {'atomic_energies': (atoms,), 'charges': (atoms,)}
+    shapes |= {'atomic_energies': (atoms,), 'charges': (atoms,), 'member_forces': (members, atoms, 3)}
     for name, shape in shapes.items():
         values = getattr(result, name)
         if name == 'energies' or name in request:
@@ -100,11 +105,16 @@ def _check_batching(
 
 def _of_frame(result: Evaluation, frames: Frames, index: int) -> Evaluation:
     """Return what belongs to one frame of a batch."""
-    atoms = slice(frames.offsets[index], frames.offsets[index + 1])
-    parts = {name: getattr(result, name)[atoms] for name in _OF_ATOMS if getattr(result, name) is not None}
+    parts = _atoms_of(result, np.arange(frames.offsets[index], frames.offsets[index + 1]))
     members = None if result.member_energies is None else result.member_energies[:, [index]]
     stress = None if result.stress is None else result.stress[[index]]
     return Evaluation(result.energies[[index]], member_energies=members, stress=stress, **parts)
+
+
+def _atoms_of(result: Evaluation, atoms: IntArray) -> dict[str, FloatArray]:
+    """Return the rows of some atoms of all that has rows of atoms."""
+    found = {name: getattr(result, name) for name in _OF_ATOMS if getattr(result, name) is not None}
+    return {name: np.take(values, atoms, axis=int(name == 'member_forces')) for name, values in found.items()}
 
 
 def _check_permutation(
@@ -114,9 +124,9 @@ def _check_permutation(
         [np.arange(b - 1, a - 1, -1) for a, b in zip(frames.offsets, frames.offsets[1:], strict=False)]
     )
     reversed_frames = dataclasses.replace(frames, numbers=frames.numbers[order], positions=frames.positions[order])
-    moved = {name: getattr(result, name)[order] for name in _OF_ATOMS if getattr(result, name) is not None}
+    expected = dataclasses.replace(result, **_atoms_of(result, order))
     found = backend.evaluate(reversed_frames, request)
-    _assert_same(found, dataclasses.replace(result, **moved), limits, 'with the atoms in another order')
+    _assert_same(found, expected, limits, 'with the atoms in another order')
 
 
 def _check_rotation(
@@ -129,6 +139,7 @@ def _check_rotation(
     expected = dataclasses.replace(
         result,
         forces=None if result.forces is None else result.forces @ rotation,
+        member_forces=None if result.member_forces is None else result.member_forces @ rotation,
         stress=None if result.stress is None else rotation.T @ result.stress @ rotation,
         forces_std=None,  # of components, which do not turn
     )
@@ -180,6 +191,19 @@ def _check_spread(backend: Backend, frames: Frames, result: Evaluation, limits: 
     assert result.forces_std is not None
     found = result.forces_std[atoms, axes]
     _assert_close(found, numerical, 2 * limits.derivative, 'forces_std against central differences of the members')
+
+
+def _check_member_forces(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:
+    """Compare with the mean and the spread, which are those of the same forces, and ask for nothing else."""
+    assert result.member_forces is not None
+    if result.forces is not None:
+        _assert_close(result.member_forces.mean(axis=0), result.forces, limits.forces, 'the mean of member_forces')
+    if result.forces_std is not None:
+        spread = np.std(result.member_forces, axis=0, ddof=1)
+        _assert_close(spread, result.forces_std, limits.forces, 'the spread of member_forces')
+    alone = backend.evaluate(frames, frozenset({'member_forces'}))
+    _assert_same(alone, Evaluation(result.energies, member_forces=result.member_forces), limits, 'asked for alone')
+    assert alone.forces is None, 'forces are there though only member_forces were asked for'
 
 
 def _check_stress(backend: Backend, frames: Frames, result: Evaluation, limits: Tolerances) -> None:

@@ -18,7 +18,7 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
 
 
-class Results:
+class ResultsData:
     """As much of a results node as a table needs."""
 
     pk = 7
@@ -50,7 +50,7 @@ def _structures(number: int, labelled: bool = False) -> StructureSetData:
 def test_columns_are_those_that_have_something(aiida_profile) -> None:
     """A model without members, asked for energies alone, has a short table."""
     frames = [FrameResult(index, FrameStatus.OK, '', 3, energy=-1.5) for index in range(2)]
-    results = Results(frames, energy_min=-1.5, energy_max=-1.5)
+    results = ResultsData(frames, energy_min=-1.5, energy_max=-1.5)
     header, _, first, *_ = reports.format_results(results, _structures(2)).strip().splitlines()
     assert header.split() == ['#', 'formula', 'energy', '(eV)', 'status']
     assert first.split() == ['0', 'H2O', '-1.500000', 'OK']
@@ -64,7 +64,7 @@ def test_ensemble_labels_and_failures(aiida_profile) -> None:
         FrameResult(1, FrameStatus.ATOM_ORDER, 'sort them, or set `reorder_atoms`', 3),
         FrameResult(2, FrameStatus.PENDING, '', 3),
     ]
-    results = Results(frames, energy_min=-1.5, energy_max=-1.5, energy_std_mean=0.0012, energy_std_max=0.0012)
+    results = ResultsData(frames, energy_min=-1.5, energy_max=-1.5, energy_std_mean=0.0012, energy_std_max=0.0012)
     text = reports.format_results(results, _structures(3, labelled=True))
     lines = text.strip().splitlines()
     assert lines[2].split() == ['0', 'name-0', 'H2O', '-1.500000', '1.200', '0.700', '5.0000', 'OK']
@@ -79,7 +79,7 @@ def test_summary_of_many(aiida_profile) -> None:
     frames = [
         FrameResult(index, FrameStatus.OK, '', 3, energy=-1.0, energy_std=0.001, qbc=0.001) for index in range(23)
     ]
-    results = Results(frames, energy_min=-2.0, energy_max=-1.0, energy_std_mean=0.001, energy_std_max=0.002)
+    results = ResultsData(frames, energy_min=-2.0, energy_max=-1.0, energy_std_mean=0.001, energy_std_max=0.002)
     text = reports.format_results(results, _structures(23))
     assert '... and 3 more' in text
     assert text.count('H2O') == reports.MAX_ROWS
@@ -120,11 +120,11 @@ def test_failure_has_its_message(localhost: orm.Computer, state, status: int | N
 
 def test_outcome_of_a_step(localhost: orm.Computer, monkeypatch) -> None:
     """The progress line of a calculation says how it ended: well, in part or not at all."""
-    partial = Results([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)])
+    partial = ResultsData([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)])
     cases = (
         (0, None, 'good', ' finished'),
         (301, None, 'failed', ' failed'),
-        (401, Results([FrameResult(0, FrameStatus.EMPTY, '', 0)]), 'failed', ' failed'),
+        (401, ResultsData([FrameResult(0, FrameStatus.EMPTY, '', 0)]), 'failed', ' failed'),
         (400, partial, 'partial', ', 1 of 2 evaluated, 1 failed'),
     )
     for status, results, state, words in cases:
@@ -140,18 +140,18 @@ def test_failures_are_not_said_twice(localhost: orm.Computer, monkeypatch) -> No
     """What the table shows is no error message too, unless the table leaves structures out."""
     frames = [FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)]
     node = _node(localhost, ProcessState.FINISHED, 400, 'Some structures failed')
-    monkeypatch.setattr(reports, '_results_of', lambda _: Results(frames))
+    monkeypatch.setattr(reports, '_results_of', lambda _: ResultsData(frames))
     with pytest.raises(click.exceptions.Exit) as caught:
         reports.fail_unless_finished(node)
     assert caught.value.exit_code == 1
-    monkeypatch.setattr(reports, '_results_of', lambda _: Results(frames * reports.MAX_ROWS))
+    monkeypatch.setattr(reports, '_results_of', lambda _: ResultsData(frames * reports.MAX_ROWS))
     with pytest.raises(click.ClickException, match='Some structures failed'):
         reports.fail_unless_finished(node)
 
 
 def test_remedies_are_those_of_the_command_line(localhost: orm.Computer, monkeypatch) -> None:
     """An early end is continued with an option, not with an input, and a missing GPU has an option too."""
-    results = Results([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.PENDING, '', 3)])
+    results = ResultsData([FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.PENDING, '', 3)])
     monkeypatch.setattr(reports, '_results_of', lambda _: results)
     (template,) = [code.message for code in EXIT_CODES if code.label == 'ERROR_INCOMPLETE']
     node = _node(localhost, ProcessState.FINISHED, 402, template.format(detail='1 of 2'))
@@ -168,7 +168,7 @@ def test_remedies_are_those_of_the_command_line(localhost: orm.Computer, monkeyp
 def test_uncertain_structures_are_counted(aiida_profile, spread: float, warned: int) -> None:
     """Above 0.010 eV for the square root of the atoms a line points to the explanation."""
     frames = [FrameResult(0, FrameStatus.OK, '', 3, energy=-1.0, energy_std=0.1, qbc=spread)]
-    text = reports.summarise(Results(frames))
+    text = reports.summarise(ResultsData(frames))
     assert text.count('1 structure with std/√atoms above 10 meV') == warned
     assert '1 of 1 structure evaluated.' in text
 
@@ -176,7 +176,7 @@ def test_uncertain_structures_are_counted(aiida_profile, spread: float, warned: 
 def test_large_spread_is_in_electronvolt(aiida_profile) -> None:
     """A spread of electronvolts is not shown as thousands of millielectronvolts."""
     frames = [FrameResult(index, FrameStatus.OK, '', 3, energy=-1.0, energy_std=2.5, qbc=1.25) for index in range(2)]
-    results = Results(frames, energy_min=-1.0, energy_max=-1.0, energy_std_mean=2.5, energy_std_max=2.5)
+    results = ResultsData(frames, energy_min=-1.0, energy_max=-1.0, energy_std_mean=2.5, energy_std_max=2.5)
     text = reports.format_results(results, _structures(2))
     assert 'std (eV)' in text
     assert '2.500' in text

@@ -14,7 +14,7 @@ from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import QUANTITIES
+from aiida_mlpotential.worker.quantities import QUANTITIES
 
 INFO = {
     'model': {'name': 'ANI-x', 'backend': 'torchani', 'sha256': 'ab' * 32, 'ensemble_size': 4},

@@ -6,8 +6,9 @@ import pytest
 
 from aiida_mlpotential.worker.backends.catalogue import BACKENDS
 from aiida_mlpotential.worker.parameters import with_defaults
+from aiida_mlpotential.worker.quantities import PROPERTIES
 from aiida_mlpotential.worker.request import check_request
-from aiida_mlpotential.worker.schema import PROPERTIES, ModelSpec
+from aiida_mlpotential.worker.schema import ModelSpec
 
 
 def ask(backend: str, members: int = 1, **parameters) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiida_mlpotential.worker.errors import WorkerError
-from aiida_mlpotential.worker.schema import PROPERTIES, QUANTITIES, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import JobSpec, ModelSpec
 
 JOB = JobSpec(
     'single_point',
@@ -24,9 +24,3 @@ def test_what_is_no_job_is_refused(text):
     with pytest.raises(WorkerError, match=r'job\.json') as caught:
         JobSpec.from_json(text)
     assert caught.value.label == 'ERROR_JOB_INVALID'
-
-
-def test_users_ask_for_properties_by_the_names_of_the_field():
-    names = ('forces', 'stress', 'forces_std', 'atomic_energies', 'charges', 'hessian')
-    assert dict(PROPERTIES) == {'energy': 'energies', **dict(zip(names, names, strict=True))}
-    assert all(quantity.unit and quantity.help.endswith('.') for quantity in QUANTITIES.values())

@@ -11,14 +11,14 @@ import pytest
 
 from aiida_mlpotential.worker import storage
 from aiida_mlpotential.worker.errors import FrameStatus, WorkerError
-from aiida_mlpotential.worker.storage import ResultsFile, ResultsStore
+from aiida_mlpotential.worker.storage import ResultsFile, ResultsStore, Sizes
 
 OFFSETS = np.array([0, 2, 5, 6, 6, 10])
 NAMES = ('energies', 'forces', 'stress', 'member_energies')
 
 
 def _store(path, **kwargs) -> ResultsStore:
-    return ResultsStore(path, OFFSETS, NAMES, n_members=3, **kwargs)
+    return ResultsStore(path, OFFSETS, NAMES, Sizes(n_members=3, **kwargs))
 
 
 def _values(indices, seed=1):

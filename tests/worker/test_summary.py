@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from aiida_mlpotential.worker.errors import FrameStatus
-from aiida_mlpotential.worker.storage import ResultsStore
+from aiida_mlpotential.worker.storage import ResultsStore, Sizes
 from aiida_mlpotential.worker.summary import TABLE_LIMIT, write_summary
 from aiida_mlpotential.worker.units import HARTREE
 
 CONTENT = {
+    'task': 'single_point',
     'model': {'name': 'M', 'backend': 'b', 'sha256': 'f' * 64, 'ensemble_size': 8},
     'precision': 'single',
     'device': 'cpu',
@@ -45,3 +46,52 @@ def test_few_structures_get_a_table_and_failed_ones_their_status(tmp_path, coppe
 
 def test_many_structures_get_none(tmp_path, copper):
     assert 'std (mHartree)' not in _summary(tmp_path, copper(TABLE_LIMIT + 1))
+
+
+def _of_task(tmp_path, frames, arrays, content=None, status=FrameStatus.OK):
+    """Return the summary of the last frame, whose arrays are given."""
+    store = ResultsStore(tmp_path, frames.offsets, arrays, Sizes(n_temperatures=2))
+    store.open('job')
+    store.write(np.arange(1), arrays, np.array([status]))
+    return write_summary(frames, store, {**CONTENT, **(content or {})})
+
+
+def test_an_optimization_tells_its_steps_and_what_it_gained(tmp_path, copper):
+    arrays = {'energies': [-2 * HARTREE], 'initial_energies': [-HARTREE], 'steps': [17]}
+    text = _of_task(tmp_path, copper(1), arrays, {'task': 'geometry_optimization'})
+    assert 'Task                   geometry optimization\n' in text
+    assert 'Steps                  17\nEnergy change          -1.00000000 Hartree\n' in text
+
+
+def test_one_that_did_not_converge_has_its_status_and_its_last_energy(tmp_path, copper):
+    arrays = {'energies': [-2 * HARTREE], 'initial_energies': [-HARTREE], 'steps': [5]}
+    text = _of_task(tmp_path, copper(1), arrays, status=FrameStatus.NOT_CONVERGED)
+    assert 'Status                 NOT_CONVERGED: ' in text
+    assert 'Energy                 -2.00000000 Hartree\n' in text
+
+
+def test_vibrations_are_listed_with_their_spread(tmp_path, copper):
+    frames = copper(1)
+    frequencies = np.array([0.0, -50.0, 100.0])
+    arrays = {
+        'energies': [0.0],
+        'frequencies': frequencies,
+        'frequency_std': [0.0, 1.0, 2.5],
+        'n_rigid': [1],
+        'n_imaginary': [1],
+        'stationary': [0],
+        'zero_point_energies': [HARTREE],
+    }
+    lines = _of_task(tmp_path, frames, arrays).splitlines()
+    assert 'Stationary point       no: the forces are too large' in lines
+    assert 'Imaginary modes        1' in lines
+    assert [line.split() for line in lines[-2:]] == [['-50.00', '+-', '1.00'], ['100.00', '+-', '2.50']]
+
+
+def test_thermochemistry_has_a_row_for_each_temperature(tmp_path, copper):
+    values = np.array([[HARTREE, 2 * HARTREE]])
+    arrays = {name: values for name in ('entropies', 'enthalpies', 'gibbs_energies', 'gibbs_energies_quasi_rrho')}
+    arrays.update(energies=[0.0], symmetry_numbers=[12], n_excluded=[1])
+    lines = _of_task(tmp_path, copper(1), arrays, {'temperatures': [298.15, 500]}).splitlines()
+    assert 'Symmetry number        12' in lines
+    assert [float(item) for item in lines[-1].split()] == [500, 2000, 2, 2, 2]

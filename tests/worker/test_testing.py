@@ -149,9 +149,11 @@ class Pair(AseBackend):
 
     n_members = 2
     ddof = 1
+    tilt = 0.0  # of the forces of one member against the other: the mean stays, the spread does not
+    offset = 0.0
 
     def evaluate(self, frames, request):
-        own = request - {'forces_std'} | {'forces'}
+        own = request - {'forces_std', 'member_forces'} | {'forces'}
         result = super().evaluate(frames, own)
         members = np.stack([result.energies, 1.1 * result.energies])
         samples = np.stack([result.forces, 1.1 * result.forces])
@@ -164,7 +166,11 @@ class Pair(AseBackend):
                 for name in ('forces', 'stress', 'atomic_energies')
             },
             forces_std=np.std(samples, axis=0, ddof=self.ddof) if 'forces_std' in request else None,
+            member_forces=self.told(samples) if 'member_forces' in request else None,
         )
+
+    def told(self, samples):
+        return samples + self.offset + self.tilt * np.array([-1, 1])[:, None, None]
 
 
 @pytest.fixture
@@ -181,6 +187,38 @@ def test_a_sound_ensemble_passes(pair, copper):
 def test_a_spread_with_another_divisor_is_found(pair, copper):
     pair.ddof = 0
     with pytest.raises(AssertionError, match='forces_std against central differences'):
+        check_backend(pair, copper(3), LOOSE)
+
+
+@pytest.mark.parametrize(
+    ('fault', 'text'),
+    [
+        ({'offset': 1e-3}, 'the mean of member_forces|member_forces of the rotated'),
+        ({'tilt': 1e-3}, 'the spread of member_forces|member_forces of the rotated'),
+    ],
+)
+def test_forces_of_other_members_are_found(pair, copper, fault, text):
+    vars(pair).update(fault)
+    with pytest.raises(AssertionError, match=text):
+        check_backend(pair, copper(3), LOOSE)
+
+
+@pytest.mark.parametrize(
+    ('scales', 'text'), [((1.01, 1.01), 'the mean of member_forces'), ((1.0, 1.0), 'the spread of member_forces')]
+)
+def test_member_forces_that_turn_rightly_and_are_wrong_are_found(pair, copper, monkeypatch, scales, text):
+    def wrong(self, samples):
+        mean = samples.mean(axis=0)
+        return np.stack([scales[0] * mean, scales[1] * mean])
+
+    monkeypatch.setattr(Pair, 'told', wrong)
+    with pytest.raises(AssertionError, match=text):
+        check_backend(pair, copper(3), LOOSE)
+
+
+def test_missing_member_forces_are_found(pair, copper, monkeypatch):
+    monkeypatch.setattr(Pair, 'told', lambda self, samples: None)
+    with pytest.raises(AssertionError, match='member_forces was asked for and is missing'):
         check_backend(pair, copper(3), LOOSE)
 
 

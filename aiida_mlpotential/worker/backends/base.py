@@ -38,6 +38,7 @@ class Evaluation:
     :ivar atomic_energies: ``(A,)``, eV; they sum to the energy
     :ivar charges: ``(A,)``, elementary charges
     :ivar hessian: ``(sum of (3 N)^2,)``, eV/angstrom^2, the matrices of the frames one after the other, row by row
+    :ivar member_forces: ``(m, A, 3)``; ``forces`` are their mean and ``forces_std`` their spread
     """
 
     energies: FloatArray
@@ -48,6 +49,7 @@ class Evaluation:
     atomic_energies: FloatArray | None = None
     charges: FloatArray | None = None
     hessian: FloatArray | None = None
+    member_forces: FloatArray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +139,8 @@ class Backend(abc.ABC):
         """Evaluate a batch.
 
         :param frames: valid frames: finite, of known elements, no two atoms on top of each other
-        :param request: property names, a subset of :attr:`properties`
+        :param request: property names, a subset of :attr:`properties`; and ``member_forces``, which no user asks for
+            but tasks do, of every model with two members or more that has ``forces_std``
         """
 
     def batch_atoms(self) -> int:

@@ -18,6 +18,8 @@ from .base import Backend, Evaluation, Settings
 
 #: What the members are asked for themselves, and what is the mean over them.
 _AVERAGED = ('forces', 'stress', 'atomic_energies', 'charges')
+#: What comes of the forces of all members.
+_OF_MEMBERS = frozenset({'forces_std', 'member_forces'})
 
 
 class Committee(Backend):
@@ -61,16 +63,17 @@ class Committee(Backend):
 
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:
         """Evaluate a batch by every member."""
-        own = request - {'forces_std'} | ({'forces'} if 'forces_std' in request else frozenset())
+        own = request - _OF_MEMBERS | ({'forces'} if request & _OF_MEMBERS else frozenset())
         results = [member.evaluate(frames, own) for member in self._members]
         energies = np.stack([result.energies for result in results])
         means = {name: _mean([getattr(result, name) for result in results]) for name in _AVERAGED if name in own}
-        spread = None
-        if 'forces_std' in request:
-            spread = sample_std(np.stack([_there(result.forces) for result in results]))
+        if request & _OF_MEMBERS:
+            forces = np.stack([_there(result.forces) for result in results])
+            found = {'forces_std': sample_std(forces), 'member_forces': forces}
+            means |= {name: values for name, values in found.items() if name in request}
         if 'forces' not in request:
             means.pop('forces', None)
-        return Evaluation(energies.mean(axis=0), member_energies=energies, forces_std=spread, **means)
+        return Evaluation(energies.mean(axis=0), member_energies=energies, **means)
 
     def batch_atoms(self) -> int:
         """Return what a member takes at once: they are evaluated one after the other."""

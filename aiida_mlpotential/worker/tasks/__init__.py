@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from .base import Task
 
 #: Module and class of each task.
-TASKS: dict[str, tuple[str, str]] = {'single_point': ('single_point', 'SinglePoint')}
+TASKS: dict[str, tuple[str, str]] = {
+    'single_point': ('single_point', 'SinglePoint'),
+    'geometry_optimization': ('geometry_optimization', 'GeometryOptimization'),
+    'vibrations': ('vibrations', 'Vibrations'),
+    'thermochemistry': ('thermochemistry', 'Thermochemistry'),
+}
 
 
 def get_task(name: str) -> type[Task]:

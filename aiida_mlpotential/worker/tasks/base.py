@@ -5,16 +5,22 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends.base import Backend
+from ..checkpoint import CheckpointFile
 from ..errors import FrameStatus
 from ..frames import Frames, IntArray
 from ..progress import Progress
-from ..schema import MAX_MESSAGES, PROPERTIES, QUANTITIES
+from ..quantities import QUANTITIES, TASK_QUANTITIES, names_for
+from ..request import asked_properties
+from ..schema import MAX_MESSAGES
 from ..storage import ResultsStore
+from .evaluation import Evaluator
 
 
 class Messages(dict[int, str]):
@@ -32,19 +38,35 @@ class Messages(dict[int, str]):
 
 @dataclasses.dataclass
 class Context:
-    """All that a task works with."""
+    """All that a task works with.
+
+    :ivar parameters: all parameters of the task, complete
+    :ivar evaluator: the backend, in batches that fit
+    :ivar stopping: True once the job was asked to stop; the task then ends after the batch at hand
+    :ivar checkpoint: called after each batch; makes what was written durable now and then
+    :ivar checkpoints: the state of what is under way
+    :ivar directory: the work directory
+    :ivar symmetry: the arrays of the symmetry file, where there is one
+    """
 
     frames: Frames
     backend: Backend
+    evaluator: Evaluator
     store: ResultsStore
     parameters: Mapping[str, Any]
     messages: Messages
     notes: list[str]
     progress: Progress
-    #: True once the job was asked to stop; the task then ends after the batch at hand.
     stopping: Callable[[], bool]
-    #: Called after each batch; makes what was written durable now and then.
     checkpoint: Callable[[], None]
+    checkpoints: CheckpointFile
+    directory: Path
+    symmetry: Mapping[str, npt.NDArray[Any]] | None = None
+
+    @property
+    def budget(self) -> int:
+        """Return how many atoms a batch may have."""
+        return int(self.parameters['batch_atoms'] or self.backend.batch_atoms())
 
     def fail(self, indices: IntArray, status: FrameStatus, message: str) -> None:
         """Give frames a status other than OK."""
@@ -57,15 +79,24 @@ class Context:
 class Task(abc.ABC):
     """What a job does."""
 
+    #: Key of ``TASKS`` and ``TASK_QUANTITIES``.
+    name: ClassVar[str]
+    #: Statuses that another run may mend, beside those that another machine may: a restart tries these frames again.
+    retried: ClassVar[tuple[FrameStatus, ...]] = ()
+
     @classmethod
-    def quantities(cls, properties: tuple[str, ...], ensemble: bool) -> tuple[str, ...]:
-        """Return the names of the arrays to store for the requested properties."""
-        requested = {PROPERTIES[name] for name in properties}
-        return tuple(
-            name
-            for name, quantity in QUANTITIES.items()
-            if quantity.kind == 'always' or name in requested or (quantity.kind == 'ensemble' and ensemble)
-        )
+    def quantities(cls, parameters: Mapping[str, Any], ensemble: bool) -> tuple[str, ...]:
+        """Return the names of the arrays to store, in the order of ``QUANTITIES``.
+
+        :param ensemble: whether the model has two members or more
+        """
+        names = {*names_for(asked_properties(parameters), ensemble), *cls.own(parameters, ensemble)}
+        return tuple(name for name in QUANTITIES if name in names)
+
+    @classmethod
+    def own(cls, parameters: Mapping[str, Any], ensemble: bool) -> tuple[str, ...]:
+        """Return the names of the arrays beside what may be requested of any task."""
+        return TASK_QUANTITIES[cls.name]
 
     @abc.abstractmethod
     def run(self, context: Context) -> None:

@@ -7,7 +7,7 @@ import pytest
 from aiida_mlpotential.worker.backends import BACKENDS, get_backend
 from aiida_mlpotential.worker.backends.families import FAMILIES
 from aiida_mlpotential.worker.errors import WorkerError
-from aiida_mlpotential.worker.schema import PROPERTIES
+from aiida_mlpotential.worker.quantities import PROPERTIES
 from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
 

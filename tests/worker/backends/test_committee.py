@@ -96,6 +96,14 @@ def test_mean_members_and_spread_are_those_of_the_formulas(committee, frames, co
     np.testing.assert_allclose(found.forces_std, spread * np.abs(unit.forces), rtol=1e-9, atol=1e-12)
 
 
+def test_the_forces_of_the_members_are_those_of_each(committee, frames, constants):
+    unit = Pairs(1.0).evaluate(frames, frozenset({'forces'})).forces
+    found = committee.evaluate(frames, frozenset({'member_forces'}))
+    np.testing.assert_allclose(found.member_forces, constants[:, None, None] * unit, rtol=1e-12, atol=1e-12)
+    assert found.forces is None
+    assert found.forces_std is None
+
+
 def test_what_is_not_asked_for_is_left_out(committee, frames):
     assert committee.evaluate(frames, frozenset()).forces is None
     only_spread = committee.evaluate(frames, frozenset({'forces_std'}))

@@ -19,7 +19,8 @@ from aiida_mlpotential.worker.backends.base import Settings
 from aiida_mlpotential.worker.backends.families import FAMILIES
 from aiida_mlpotential.worker.errors import FrameError, FrameStatus, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.schema import PROPERTIES, ModelSpec
+from aiida_mlpotential.worker.quantities import PROPERTIES
+from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 
 #: For models in single precision: forces are compared with differences of energies of seven digits.

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation
 from aiida_mlpotential.worker.errors import FrameStatus, OutOfMemory, WorkerError
-from aiida_mlpotential.worker.parameters import with_defaults
-from aiida_mlpotential.worker.progress import Progress
-from aiida_mlpotential.worker.storage import ResultsStore
-from aiida_mlpotential.worker.tasks.base import Context, Messages
 from aiida_mlpotential.worker.tasks.single_point import SinglePoint
 
 
@@ -41,25 +35,11 @@ class Fake(Backend):
 
 
 @pytest.fixture
-def run(tmp_path, copper):
+def run(make_context, copper):
     """Return a function that runs the task over a fake backend."""
 
     def function(backend, number=12, **parameters):
-        frames = copper(number)
-        names = SinglePoint.quantities(('energy', 'forces'), ensemble=True)
-        store = ResultsStore(tmp_path, frames.offsets, names, backend.n_members)
-        store.open('job')
-        context = Context(
-            frames=frames,
-            backend=backend,
-            store=store,
-            parameters=with_defaults(parameters),
-            messages=Messages(),
-            notes=[],
-            progress=Progress(number, stream=io.StringIO()),
-            stopping=lambda: False,
-            checkpoint=lambda: None,
-        )
+        context = make_context(SinglePoint, backend, copper(number), **parameters)
         SinglePoint().run(context)
         return context
 

@@ -93,7 +93,7 @@ class TorchAniBackend(Backend):
 
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:
         """Evaluate a batch; members are always there, they cost nothing."""
-        missing = request - self.properties
+        missing = request - self.properties - {'member_forces'}
         if missing:
             raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', f'this model does not tell {", ".join(sorted(missing))}')
         if self._distance_factor != 1.0:
@@ -127,7 +127,7 @@ class TorchAniBackend(Backend):
             return result
         factors = {
             **dict.fromkeys(('energies', 'member_energies', 'atomic_energies'), energy),
-            **dict.fromkeys(('forces', 'forces_std'), energy / distance),
+            **dict.fromkeys(('forces', 'forces_std', 'member_forces'), energy / distance),
             'stress': energy / distance**3,
         }
         values = {name: getattr(result, name) for name in factors}

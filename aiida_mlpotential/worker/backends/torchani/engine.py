@@ -6,13 +6,15 @@ evaluated together, and the gradients are written out by hand, so nothing is rec
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...frames import Frames
 from ...neighbors import find_half_pairs
+from ...statistics import sample_std
 from ...units import HARTREE
 from ..base import Evaluation
 from .aev import Environment, build_topology, descriptor_bytes, place_constants
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 #: Properties that need the gradient.
-GRADIENTS = frozenset({'forces', 'stress', 'forces_std'})
+GRADIENTS = frozenset({'forces', 'stress', 'forces_std', 'member_forces'})
+#: Properties that need the gradient of every member.
+OF_MEMBERS = frozenset({'forces_std', 'member_forces'})
 #: About this many atoms are evaluated together: more fall out of the processor's cache, fewer waste call overhead. A
 #: GPU wants many, and has the memory for them.
 CHUNK_ATOMS = {'cpu': 1024, 'cuda': 16384}
@@ -68,36 +72,30 @@ class AniEngine:
         """Evaluate structures; each result is the same, within rounding, whatever else is in the batch.
 
         :param frames: with finite coordinates and known elements, and at least one atom each
-        :param request: of ``forces``, ``stress``, ``forces_std`` and ``atomic_energies``
+        :param request: of ``forces``, ``stress``, ``forces_std``, ``member_forces`` and ``atomic_energies``
         :raises ValueError: for elements that the model does not know, structures without atoms, a degenerate cell
         """
         import torch
 
         elements = self._elements(frames)
         n, n_atoms = len(frames), frames.n_atoms
+        of_atoms = {'forces': (n_atoms, 3), 'forces_std': (n_atoms, 3), 'atomic_energies': (n_atoms,)}
+        shapes = of_atoms | {'stress': (n, 3, 3), 'member_forces': (self.members, n_atoms, 3)}
+        arrays = {name: np.empty(shape) for name, shape in shapes.items() if name in request}
         member_energies = np.empty((self.members, n))
-        forces = np.empty((n_atoms, 3)) if 'forces' in request else None
-        spread = np.empty((n_atoms, 3)) if 'forces_std' in request else None
-        stress = np.empty((n, 3, 3)) if 'stress' in request else None
-        atomic = np.empty(n_atoms) if 'atomic_energies' in request else None
         with torch.inference_mode():
             for structures in _chunks(frames, elements, self.chunk_atoms):
                 atoms = frames.atom_indices(structures)
                 part = self._evaluate_chunk(frames.select(structures), elements[atoms], request)
                 member_energies[:, structures] = part.member_energies
-                if forces is not None and part.forces is not None:
-                    forces[atoms] = part.forces
-                if spread is not None and part.forces_std is not None:
-                    spread[atoms] = part.forces_std
-                if stress is not None and part.stress is not None:
-                    stress[structures] = part.stress
-                if atomic is not None and part.atomic_energies is not None:
-                    atomic[atoms] = part.atomic_energies
-        if atomic is not None:
-            atomic = (atomic + self._self_energies[elements]) * HARTREE
+                rows: dict[str, Any] = {'stress': structures, 'member_forces': np.s_[:, atoms]}
+                for name, array in arrays.items():
+                    array[rows.get(name, atoms)] = getattr(part, name)
+        if 'atomic_energies' in arrays:
+            arrays['atomic_energies'] = (arrays['atomic_energies'] + self._self_energies[elements]) * HARTREE
         shifts = np.add.reduceat(self._self_energies[elements], frames.offsets[:-1]) if n else np.empty(0)
         member_energies = (member_energies + shifts) * HARTREE
-        return Evaluation(member_energies.mean(axis=0), member_energies, forces, stress, spread, atomic)
+        return Evaluation(member_energies.mean(axis=0), member_energies, **arrays)
 
     def estimate_bytes(self, frames: Frames, request: frozenset[str] = frozenset()) -> int:
         """Peak memory that :meth:`evaluate` takes for this batch beside what the process already holds, in bytes.
@@ -116,7 +114,7 @@ class AniEngine:
             total = descriptor_bytes(pairs, len(atoms), self._constants, gradients)
             width = len(self._columns(tuple(present.tolist())))
             for element, count in zip(present.tolist(), counts.tolist(), strict=True):
-                values = self._networks[element].values_per_atom(width, gradients, 'forces_std' in request)
+                values = self._networks[element].values_per_atom(width, gradients, bool(request & OF_MEMBERS))
                 total += count * values * self._networks[element].final_bias.element_size()
             peak = max(peak, total)
         return peak
@@ -155,7 +153,7 @@ class AniEngine:
         of_atoms = atomic[:, rows].mean(axis=0) if 'atomic_energies' in request else None
         if not request & GRADIENTS:
             return Evaluation(energies.mean(axis=0), energies, atomic_energies=of_atoms)
-        each = 'forces_std' in request
+        each = bool(request & OF_MEMBERS)
         gradients = [
             network.backward(slopes, each, self._scratch)
             for network, (_, slopes) in zip(networks, outputs, strict=True)
@@ -163,20 +161,20 @@ class AniEngine:
         del outputs
         if not each:
             on_pairs = environment.pair_gradients(torch.cat(gradients)).cpu().numpy() * HARTREE
-            spread = None
+            samples = None
         else:
-            samples = []
+            samples = np.empty((self.members, len(elements), 3))
             total = np.zeros((3, len(pairs)))
             for member in range(self.members):
                 gradient = torch.cat([part[member] for part in gradients])
                 on_pairs = environment.pair_gradients(gradient).cpu().numpy() * HARTREE
-                samples.append(forces_of_pairs(pairs, on_pairs, len(elements)))
+                samples[member] = forces_of_pairs(pairs, on_pairs, len(elements))
                 total += on_pairs
             on_pairs = total / self.members
-            spread = np.std(samples, axis=0, ddof=1) if self.members > 1 else np.full((len(elements), 3), np.nan)
         forces = forces_of_pairs(pairs, on_pairs, len(elements)) if 'forces' in request else None
         stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
-        return Evaluation(energies.mean(axis=0), energies, forces, stress, spread, of_atoms)
+        found = Evaluation(energies.mean(axis=0), energies, forces, stress, atomic_energies=of_atoms)
+        return found if samples is None else dataclasses.replace(found, **of_samples(samples, request))
 
     def _restricted_networks(self, present: tuple[int, ...]) -> list[ElementNetworks]:
         """Networks of these elements that take vectors of these elements only."""
@@ -240,6 +238,16 @@ def forces_of_pairs(pairs: HalfPairs, gradients: Floats, atoms: int) -> Floats:
         forces[:, axis] = np.bincount(pairs.first, gradients[axis], atoms)
         forces[:, axis] -= np.bincount(pairs.second, gradients[axis], atoms)
     return forces
+
+
+def of_samples(samples: Floats, request: frozenset[str]) -> dict[str, Floats]:
+    """Return what is asked for of the forces of all members, ``(m, A, 3)``; a single one has no spread, but NaN."""
+    found = {}
+    if 'forces_std' in request:
+        found['forces_std'] = sample_std(samples) if len(samples) > 1 else np.full_like(samples[0], np.nan)
+    if 'member_forces' in request:
+        found['member_forces'] = samples
+    return found
 
 
 def stress_of_pairs(pairs: HalfPairs, gradients: Floats, batch: Frames) -> Floats:

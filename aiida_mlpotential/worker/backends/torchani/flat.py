@@ -8,6 +8,7 @@ structure may be periodic in one or two directions, and forces and stress follow
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ...frames import Frames
 from ...neighbors import HalfPairs, find_half_pairs
 from ...units import HARTREE
 from ..base import Evaluation
-from .engine import GRADIENTS, element_indices, forces_of_pairs, stress_of_pairs
+from .engine import GRADIENTS, OF_MEMBERS, element_indices, forces_of_pairs, of_samples, stress_of_pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: About this many atoms are evaluated together.
 CHUNK_ATOMS = {'cpu': 1024, 'cuda': 8192}
+#: Along which axis the results of pieces of a batch are put together.
+_AXES = {'forces': 0, 'stress': 0, 'forces_std': 0, 'atomic_energies': 0, 'member_forces': 1}
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class FlatEngine:
         """Evaluate structures; each result is the same, within rounding, whatever else is in the batch.
 
         :param frames: with finite coordinates and known elements, and at least one atom each
-        :param request: of ``forces``, ``stress``, ``forces_std`` and ``atomic_energies``
+        :param request: of ``forces``, ``stress``, ``forces_std``, ``member_forces`` and ``atomic_energies``
         :raises ValueError: for elements that the model does not know, and structures without atoms
         :raises FrameError: for a periodic structure where the model has no cutoff
         """
@@ -100,11 +103,8 @@ class FlatEngine:
         ]
         members = [part.member_energies for part in parts if part.member_energies is not None]
         energies = np.concatenate([np.empty((self.members, 0)), *members], axis=1)
-        return Evaluation(
-            energies.mean(axis=0),
-            energies,
-            *(_joined(parts, name) for name in ('forces', 'stress', 'forces_std', 'atomic_energies')),
-        )
+        joined = {name: _joined(parts, name, axis) for name, axis in _AXES.items()}
+        return Evaluation(energies.mean(axis=0), energies, **joined)
 
     def estimate_bytes(self, frames: Frames, request: frozenset[str] = frozenset()) -> int:
         """Peak memory that :meth:`evaluate` takes for this batch beside what the process already holds, in bytes.
@@ -187,17 +187,17 @@ class FlatEngine:
             result: Floats = found.double().cpu().numpy().T * -HARTREE
             return np.ascontiguousarray(result)
 
-        spread = None
-        if 'forces_std' in request:
+        samples = None
+        if request & OF_MEMBERS:
             on_members = [pull(outputs[k].sum(), k < self.members - 1) for k in range(self.members)]
-            samples = [forces_of_pairs(pairs, on_pairs, len(elements)) for on_pairs in on_members]
-            spread = np.std(samples, axis=0, ddof=1) if self.members > 1 else np.full((len(elements), 3), np.nan)
+            samples = np.stack([forces_of_pairs(pairs, on_pairs, len(elements)) for on_pairs in on_members])
             on_pairs = np.mean(on_members, axis=0)
         else:
             on_pairs = pull(outputs.mean(dim=0).sum(), False)
         forces = forces_of_pairs(pairs, on_pairs, len(elements)) if 'forces' in request else None
         stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
-        return Evaluation(energies.mean(axis=0), energies, forces, stress, spread, of_atoms)
+        found = Evaluation(energies.mean(axis=0), energies, forces, stress, atomic_energies=of_atoms)
+        return found if samples is None else dataclasses.replace(found, **of_samples(samples, request))
 
 
 def _chunks(frames: Frames, limit: int) -> Iterator[Ints]:
@@ -210,6 +210,6 @@ def _chunks(frames: Frames, limit: int) -> Iterator[Ints]:
         start = stop
 
 
-def _joined(parts: list[Evaluation], name: str) -> Floats | None:
+def _joined(parts: list[Evaluation], name: str, axis: int) -> Floats | None:
     arrays = [getattr(part, name) for part in parts]
-    return None if not arrays or arrays[0] is None else np.concatenate(arrays)
+    return None if not arrays or arrays[0] is None else np.concatenate(arrays, axis=axis)

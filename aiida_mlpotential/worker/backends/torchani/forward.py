@@ -76,7 +76,7 @@ class ForwardEngine:
         species = self._species_of[frames.numbers]
         if np.any(species == PADDING):
             raise ValueError(f'atomic number {int(frames.numbers[species == PADDING][0])} is not known to the model')
-        if request & {'forces_std', 'atomic_energies'}:
+        if request & {'forces_std', 'member_forces', 'atomic_energies'}:
             raise FrameError(FrameStatus.BACKEND_FAILED, 'the model tells neither members nor atomic energies apart')
         self._check_periodicity(frames)
         energies = np.empty(len(frames))

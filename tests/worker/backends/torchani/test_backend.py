@@ -30,6 +30,8 @@ from aiida_mlpotential.worker.testing import Tolerances, check_backend
 from aiida_mlpotential.worker.units import BOHR, ENERGY_UNITS
 
 KEYS = {'ANI-1x': 'ani1x', 'ANI-1ccx': 'ani1ccx', 'ANI-2x': 'ani2x'}
+#: Quantities in the unit of forces.
+FORCES = ('forces', 'forces_std', 'member_forces')
 
 
 def _load(directory: Path, name='ANI-1ccx', **settings):
@@ -183,10 +185,10 @@ def test_parameters_for_other_elements_are_refused(random_weights):
 def test_other_energy_units_scale_the_results(custom, load, random_weights, mixture, unit):
     """Exactly: for the engine and for torchani's own evaluation."""
     factor = ENERGY_UNITS[unit] / ENERGY_UNITS['Hartree']
-    request = TorchAniBackend.properties - {'energy'}
+    request = TorchAniBackend.properties - {'energy'} | {'member_forces'}
     for path in (custom / 'custom_full_ani.pt', random_weights / 'model' / PRETRAINED['ANI-1ccx'].file):
         expected, scaled = (load(path, energy_unit=name).evaluate(mixture, request) for name in ('Hartree', unit))
-        for name in ('energies', 'member_energies', 'forces', 'stress', 'forces_std', 'atomic_energies'):
+        for name in ('energies', 'member_energies', 'stress', 'atomic_energies', *FORCES):
             np.testing.assert_allclose(
                 getattr(scaled, name), factor * getattr(expected, name), rtol=1e-14, err_msg=name
             )
@@ -194,12 +196,12 @@ def test_other_energy_units_scale_the_results(custom, load, random_weights, mixt
 
 def test_other_distance_units_scale_the_structure(custom, load, random_weights, mixture):
     """A model in bohr sees the same numbers where the structure is larger by as much; its cutoff is meant so too."""
-    request = TorchAniBackend.properties - {'energy'}
+    request = TorchAniBackend.properties - {'energy'} | {'member_forces'}
     larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)
     for path in (custom / 'custom_full_ani.pt', random_weights / 'model' / PRETRAINED['ANI-1ccx'].file):
         plain, bohr = (load(path, distance_unit=unit, precision='double') for unit in ('angstrom', 'bohr'))
         expected, result = plain.evaluate(mixture, request), bohr.evaluate(larger, request)
-        for name, power in {'energies': 0, 'atomic_energies': 0, 'forces': 1, 'forces_std': 1, 'stress': 3}.items():
+        for name, power in {'energies': 0, 'atomic_energies': 0, **dict.fromkeys(FORCES, 1), 'stress': 3}.items():
             np.testing.assert_allclose(
                 getattr(result, name), getattr(expected, name) / BOHR**power, rtol=1e-7, atol=1e-9, err_msg=name
             )

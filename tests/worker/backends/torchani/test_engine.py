@@ -20,7 +20,7 @@ from aiida_mlpotential.worker.units import HARTREE
 torch = pytest.importorskip('torch')
 pytest.importorskip('torchani')
 
-EVERYTHING = frozenset({'forces', 'stress', 'forces_std'})
+EVERYTHING = frozenset({'forces', 'stress', 'forces_std', 'member_forces'})
 FORCES = frozenset({'forces', 'stress'})
 
 
@@ -59,6 +59,7 @@ def test_as_torchani(members, random_model, molecules, crystals):
         assert result.energies[index] == pytest.approx(energies.mean(), abs=1e-9)
         # torch differentiates celu with an alpha rounded to float32, hence no closer.
         np.testing.assert_allclose(result.forces[begin:end], forces.mean(axis=0), rtol=2e-7, atol=2e-7)
+        np.testing.assert_allclose(result.member_forces[:, begin:end], forces, rtol=2e-7, atol=2e-7)
         if members > 1:
             np.testing.assert_allclose(result.forces_std[begin:end], forces.std(axis=0, ddof=1), rtol=2e-7, atol=2e-7)
         begin = end
@@ -195,10 +196,14 @@ def test_overlapping_atoms_stay_finite(random_model):
 
 def test_only_what_was_asked_for(random_model, molecules):
     result = engine_of(random_model(2)).evaluate(Frames.from_ase(molecules))
-    assert (result.forces, result.stress, result.forces_std) == (None,) * 3
+    assert (result.forces, result.stress, result.forces_std, result.member_forces) == (None,) * 4
     result = engine_of(random_model(2)).evaluate(Frames.from_ase(molecules), frozenset({'forces_std'}))
     assert result.forces is None
     assert result.forces_std.shape == (sum(map(len, molecules)), 3)
+    assert result.member_forces is None
+    result = engine_of(random_model(2)).evaluate(Frames.from_ase(molecules), frozenset({'member_forces'}))
+    assert (result.forces, result.forces_std) == (None, None)
+    assert result.member_forces.shape == (2, sum(map(len, molecules)), 3)
 
 
 def test_no_structures(random_model):

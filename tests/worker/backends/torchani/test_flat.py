@@ -21,7 +21,7 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 from aiida_mlpotential.worker.units import HARTREE
 
-ALL = frozenset({'forces', 'stress', 'forces_std', 'atomic_energies'})
+ALL = frozenset({'forces', 'stress', 'forces_std', 'member_forces', 'atomic_energies'})
 FILES = ('custom_full_ani.pt', 'custom_sequential_idx.pt', 'custom_torchscript.pt')
 
 
@@ -69,6 +69,7 @@ def test_the_spread_of_the_forces_is_that_of_torchani(custom, load, mixture, ful
     given = (torch.tensor(atoms.numbers)[None], torch.tensor(atoms.positions)[None].requires_grad_())
     forces = full.members_forces(given).forces[:, 0].detach().numpy() * HARTREE
     np.testing.assert_allclose(result.forces_std, forces.std(axis=0, ddof=1), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(result.member_forces, forces, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -103,7 +104,7 @@ def test_the_engine_says_the_same(random_model, mixture):
     """Models of the ANI papers are evaluated by the engine, which must not make a difference."""
     fast = AniEngine(from_torchani(random_model(3)), 'cpu', 'double').evaluate(mixture, ALL)
     slow = FlatEngine(pieces_of_ani(random_model(3)).flat, 'cpu', 'double').evaluate(mixture, ALL)
-    for name in ('energies', 'member_energies', 'forces', 'stress', 'forces_std', 'atomic_energies'):
+    for name in ('energies', 'member_energies', 'forces', 'stress', 'forces_std', 'member_forces', 'atomic_energies'):
         np.testing.assert_allclose(getattr(fast, name), getattr(slow, name), rtol=0, atol=1e-7, err_msg=name)
 
 

@@ -94,7 +94,7 @@ def test_an_element_that_the_model_lacks_is_no_padding(engine):
 
 
 def test_what_cannot_be_told_apart_is_refused(engine, mixture):
-    for name in ('atomic_energies', 'forces_std'):
+    for name in ('atomic_energies', 'forces_std', 'member_forces'):
         with pytest.raises(FrameError, match='neither members nor atomic'):
             engine.evaluate(mixture.select([0]), frozenset({name}))
 

@@ -1,0 +1,1 @@
+"""Optimization of many geometries at once: coordinates, steps, constraints, and guards against nonsense."""
