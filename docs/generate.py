@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import re
 import shutil
@@ -58,12 +59,14 @@ def with_names(text: str) -> str:
     return re.sub(r'\b[A-Z]+(?:_[A-Z]+)+\b', lambda match: code(match[0]), text)
 
 
-def parameters() -> str:
-    """Return the keys of the input ``parameters``."""
+def parameters(task: str) -> str:
+    """Return the keys of the input ``parameters``; of a task beside single points those that only it has."""
     import json
 
-    from aiida_mlpotential.worker.parameters import PARAMETERS
+    from aiida_mlpotential.worker.parameters import parameters_of
 
+    common = parameters_of('single_point')
+    rows = [item for item in parameters_of(task).values() if task == 'single_point' or item != common.get(item.name)]
     return table(
         ('Key', 'Default', 'Allowed', 'Meaning', 'Changes results'),
         (
@@ -74,13 +77,38 @@ def parameters() -> str:
                 with_names(item.help),
                 'yes' if item.affects_results else 'no',
             )
-            for item in PARAMETERS.values()
+            for item in rows
         ),
     )
 
 
+def convergence() -> str:
+    """Return the criteria of convergence beside the defaults of other programs, in our units."""
+    from aiida_mlpotential.worker.parameters import parameters_of
+    from aiida_mlpotential.worker.units import HARTREE
+
+    # AMS, GeometryOptimization%Convergence with Quality Normal, in Hartree and angstrom.
+    ams = {'force_tolerance': 0.001, 'energy_tolerance': 1e-5, 'stress_tolerance': 5e-4}
+    meanings = {
+        'force_tolerance': ('largest force, eV/angstrom', '0.05 (`fmax`)', f'{ams["force_tolerance"] * HARTREE:.3g}'),
+        'energy_tolerance': ('change of the energy, eV/atom', '-', f'{ams["energy_tolerance"] * HARTREE:.2g}'),
+        'step_tolerance': ('longest way of an atom, angstrom', '-', '0.01'),
+        'stress_tolerance': (
+            'largest component of the stress, eV/angstrom³',
+            'the cell counts in `fmax`',
+            f'{ams["stress_tolerance"] * HARTREE:.2g} eV an atom (stress times volume)',
+        ),
+    }
+    defaults = {name: parameters_of('geometry_optimization')[name].default for name in meanings}
+    rows = (
+        (code(name), meaning, 'not asked' if defaults[name] is None else f'{defaults[name]}', ase, other)
+        for name, (meaning, ase, other) in meanings.items()
+    )
+    return table(('Parameter', 'Criterion', 'Default here', 'ASE', 'AMS, quality Normal'), rows)
+
+
 def quantities() -> str:
-    """Return the arrays of the results."""
+    """Return the arrays that the results of every task may have."""
     from aiida_mlpotential.worker.quantities import PROPERTIES, QUANTITIES
 
     asked = {array: name for name, array in PROPERTIES.items()}
@@ -94,6 +122,24 @@ def quantities() -> str:
         (
             (code(item.name), code(item.shape_text), item.unit, when[item.kind](item.name), item.help)
             for item in QUANTITIES.values()
+            if item.kind in when
+        ),
+    )
+
+
+def task_quantities(task: str, without: str = 'single_point') -> str:
+    """Return the arrays that only a task has.
+
+    :param without: a task whose arrays are listed elsewhere
+    """
+    from aiida_mlpotential.worker.quantities import QUANTITIES, TASK_QUANTITIES
+
+    names = [name for name in TASK_QUANTITIES[task] if name not in TASK_QUANTITIES[without]]
+    return table(
+        ('Array', 'Shape', 'Unit', 'Meaning'),
+        (
+            (code(item.name), code(item.shape_text), item.unit, with_names(item.help))
+            for item in (QUANTITIES[name] for name in names)
         ),
     )
 
@@ -179,10 +225,9 @@ def units() -> str:
 
 
 def ports() -> str:
-    """Return the inputs and outputs of the calculations."""
-    from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+    """Return the inputs of all calculations, and the outputs of each."""
+    from aiida_mlpotential.cli.tasks import TASKS
 
-    spec = SinglePointCalculation.spec()
     skipped = {'metadata', 'code', 'monitors', 'remote_folder', 'remote_stash', 'retrieved'}
 
     def rows(namespace: Any) -> Iterator[tuple[str, str, str, str]]:
@@ -194,21 +239,28 @@ def ports() -> str:
             yield code(name), names, 'yes' if port.required else 'no', port.help or ''
 
     header = ('Name', 'Type', 'Required', 'Meaning')
-    return f'Inputs\n\n{table(header, rows(spec.inputs))}\nOutputs\n\n{table(header, rows(spec.outputs))}'
+    specs = {task.entry_point: task.process_class().spec() for task in TASKS.values()}
+    inputs = [table(header, rows(spec.inputs)) for spec in specs.values()]
+    assert len(set(inputs)) == 1, 'the calculations have different inputs: give each a table of its own'
+    outputs = (f'Outputs of {code(name)}\n\n{table(header, rows(spec.outputs))}' for name, spec in specs.items())
+    return '\n'.join([f'Inputs\n\n{inputs[0]}', *outputs])
 
 
 def node_attributes() -> str:
     """Return the attributes of the data nodes that QueryBuilder can filter on."""
     from aiida_mlpotential.data.model import ModelData
+    from aiida_mlpotential.data.normal_modes import NormalModesData
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
+    from aiida_mlpotential.data.trajectories import TrajectorySetData
 
     parts = []
-    for cls in (ModelData, StructureSetData, ResultsData):
+    for cls in (ModelData, StructureSetData, ResultsData, NormalModesData, TrajectorySetData):
         fields = cls.AttributesModel.model_fields
         inherited = set(cls.__mro__[1].AttributesModel.model_fields)
         own = [(code(name), field.description) for name, field in fields.items() if name not in inherited]
-        parts.append(f'{code(cls.__name__)}\n\n{table(("Attribute", "Meaning"), own)}')
+        beside = f', beside those of {code(cls.__mro__[1].__name__)}' if cls is NormalModesData else ''
+        parts.append(f'{code(cls.__name__)}{beside}\n\n{table(("Attribute", "Meaning"), own)}')
     return '\n'.join(parts)
 
 
@@ -232,8 +284,15 @@ def command_line() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    'parameters': parameters,
+    'parameters': functools.partial(parameters, 'single_point'),
+    'parameters_geometry_optimization': functools.partial(parameters, 'geometry_optimization'),
+    'parameters_vibrations': functools.partial(parameters, 'vibrations'),
+    'parameters_thermochemistry': functools.partial(parameters, 'thermochemistry'),
+    'convergence': convergence,
     'quantities': quantities,
+    'quantities_geometry_optimization': functools.partial(task_quantities, 'geometry_optimization'),
+    'quantities_vibrations': functools.partial(task_quantities, 'vibrations'),
+    'quantities_thermochemistry': functools.partial(task_quantities, 'thermochemistry', 'vibrations'),
     'statuses': statuses,
     'exit_codes': exit_codes,
     'backends': backends,

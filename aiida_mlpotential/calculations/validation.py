@@ -77,7 +77,8 @@ def validate_inputs(process: type[Checked], inputs: dict[str, Any], ports: Any) 
     model: ModelData | None = inputs.get('model')
     if model is None:  # the port itself complains, or is not part of a workflow that wraps this process
         return None
-    structure, structures = inputs.get('structure'), inputs.get('structures')
+    structure: orm.StructureData | None = inputs.get('structure')
+    structures: StructureSetData | None = inputs.get('structures')
     if structure is None and structures is None and not {'structure', 'structures'} & set(ports):
         return None  # a workflow that wraps this process gives them itself
     if (structure is None) == (structures is None):
@@ -86,8 +87,9 @@ def validate_inputs(process: type[Checked], inputs: dict[str, Any], ports: Any) 
     message = check_request(model.to_spec(), parameters, process.TASK) or _validate_parent(inputs)
     if message:
         return message
-    frames = to_frames(structures if structure is None else structure)
-    request = Request(model, parameters, frames, structure)
+    node = structures or structure
+    assert node is not None  # noqa: S101 - for the type checker; one of them is there
+    request = Request(model, parameters, to_frames(node), structure)
     for check in (_check_periodic, _check_frames, process.check_task):
         message = check(request)
         if message:
@@ -137,7 +139,9 @@ def _check_problems(request: Request, problems: dict[int, str]) -> str | None:
     if len(problems) < len(request.frames):
         return None
     text = problems[0].rstrip('.')
-    return f'structure: {text}.' if request.single else f'structures: it can be done for none of them; the first: {text}.'
+    return (
+        f'structure: {text}.' if request.single else f'structures: it can be done for none of them; the first: {text}.'
+    )
 
 
 def check_masses(structure: orm.StructureData | None) -> str | None:

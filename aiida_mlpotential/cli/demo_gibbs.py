@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from aiida_mlpotential.worker.parameters import with_defaults
+from aiida_mlpotential.worker.thermochemistry import vibration, zero_point_energy
 from aiida_mlpotential.worker.units import HARTREE, KCAL_PER_MOL
 
 from .reaction import ReactionEnergy
-from .reports import fail_unless_finished, show_outcome
-from .reports_thermochemistry import notes
+from .reports import fail_unless_finished, notes_of, show_outcome
 from .reports_vibrations import character, vibrations_of
 from .tables import format_table
 from .tasks import TASKS
@@ -55,9 +56,11 @@ def run(code: InstalledCode, model: ModelData, structures: StructureSetData, ste
     :return: the two calculations
     """
     optimization = _calculate('geometry_optimization', code, model, structures, steps)
-    optimized = optimization.outputs.structures
+    optimized = optimization.outputs.output_structures
     thermochemistry = _calculate('thermochemistry', code, model, optimized, steps)
     click.echo(format_results(optimization.outputs.results, thermochemistry.outputs.results, structures.labels))
+    for note in notes_of(thermochemistry):
+        click.echo(f'Note: {note}.')
     return [optimization, thermochemistry]
 
 
@@ -96,7 +99,6 @@ def format_results(optimization: ResultsData, results: ResultsData, labels: tupl
         f'ZPE, H - E, TS and G - E in kcal/mol, at {TEMPERATURE} K and {PRESSURE:.0f} Pa, at minima of the model:',
         '',
         format_table(rows, headers, right=range(1, 8)),
-        *_notes(results, labels),
         '',
         reaction_table,
         '',
@@ -130,31 +132,42 @@ def _row(optimization: ResultsData, results: ResultsData, index: int, label: str
     ]
 
 
-def _notes(results: ResultsData, labels: tuple[str, ...]) -> list[str]:
-    """Return which modes are in none of the sums, a line for each structure that has some."""
-    return [f'{label}: {note}' for index, label in enumerate(labels) for note in notes(results, index)]
-
-
 def reaction(results: ResultsData) -> list[Quantity]:
-    """Return the differences between the second structure and the first."""
-    energies = ReactionEnergy.from_members(*_columns(results.get_array('member_energies').T))
-    gibbs = ReactionEnergy.from_members(*results.get_array('member_gibbs_energies')[:, :, 0])
-
-    def difference(name: str, factor: float = 1.0) -> float:
+    """Return the differences between the second structure and the first, each with its spread over the members."""
+    energies = results.get_array('member_energies').T
+    zero_points, thermal = np.moveaxis([_member_vibrations(results, index) for index in (0, 1)], 1, 0)
+    members = {
+        'energies': energies,
+        'zero_point_energies': zero_points,
+        'enthalpies': energies + zero_points + thermal,
+        'gibbs_energies': results.get_array('member_gibbs_energies')[:, :, 0],
+    }
+    names = {
+        'ΔE': 'energies',
+        'ΔZPE': 'zero_point_energies',
+        'ΔH': 'enthalpies',
+        '-TΔS': 'entropies',
+        'ΔG': 'gibbs_energies',
+        'ΔG, quasi-RRHO': 'gibbs_energies_quasi_rrho',
+    }
+    quantities = []
+    for symbol, name in names.items():
         values = results.get_array(name)
-        values = values[:, 0] if values.ndim == 2 else values
-        return float(factor * (values[1] - values[0]) * _KCAL)
-
-    return [
-        Quantity('ΔE', difference('energies'), energies.std),
-        Quantity('ΔZPE', difference('zero_point_energies')),
-        Quantity('ΔH', difference('enthalpies')),
-        Quantity('-TΔS', difference('entropies', -TEMPERATURE)),
-        Quantity('ΔG', difference('gibbs_energies'), gibbs.std),
-        Quantity('ΔG, quasi-RRHO', difference('gibbs_energies_quasi_rrho')),
-    ]
+        educt, product = values[:, 0] if values.ndim == 2 else values
+        factor = -TEMPERATURE if name == 'entropies' else 1.0
+        std = ReactionEnergy.from_members(*members[name]).std if name in members else None
+        quantities.append(Quantity(symbol, float(factor * (product - educt) * _KCAL), std))
+    return quantities
 
 
-def _columns(values: Array) -> tuple[Array, Array]:
-    educt, product = np.asarray(values)
-    return educt, product
+def _member_vibrations(results: ResultsData, index: int) -> tuple[Array, Array]:
+    """Return zero-point and thermal energy of the vibrations for each member, ``(m,)`` each, eV.
+
+    The same modes count as in the Gibbs energies of the members.
+    """
+    cutoff = with_defaults(THERMOCHEMISTRY, 'thermochemistry')['low_frequency_cutoff']
+    start, stop = (3 * int(value) for value in results.offsets[index : index + 2])
+    counted = results.get_array('frequencies')[start:stop] >= cutoff
+    wavenumbers = np.maximum(results.get_array('member_frequencies')[:, start:stop][:, counted], cutoff)
+    thermal = vibration(wavenumbers, np.array([TEMPERATURE])).energy[..., 0]
+    return zero_point_energy(wavenumbers).sum(axis=1), thermal.sum(axis=1)

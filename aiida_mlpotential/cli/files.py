@@ -13,7 +13,7 @@ import click
 from .params import sentence
 
 if TYPE_CHECKING:
-    from aiida.orm import StructureData
+    from aiida.orm import ProcessNode, StructureData
 
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
@@ -105,7 +105,7 @@ def check_output(output: Path, file: Path | None, overwrite: bool) -> None:
         refuse(f'{output} cannot be written: there is no permission.')
 
 
-def as_given(results: ResultsData, structures: StructureSetData) -> StructureSetData:
+def as_given(_results: ResultsData, structures: StructureSetData, _node: ProcessNode) -> StructureSetData:
     """Return the structures as they are, for tasks that leave them as they are."""
     return structures
 

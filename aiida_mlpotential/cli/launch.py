@@ -178,7 +178,7 @@ def _run(task: LaunchTask, inputs: dict[str, Any], structures: StructureSetData,
         for note in reports.notes_of(node):
             click.echo(f'Note: {note}.')
         if output is not None:
-            write_output(results, task.structures_to_write(results, structures), output)
+            write_output(results, task.structures_to_write(results, structures, node), output)
     reports.fail_unless_finished(node)
 
 

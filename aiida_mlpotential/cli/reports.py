@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: At most so many structures are printed.
 MAX_ROWS = 20
+#: At most so many arrays are named.
+MAX_NAMES = 12
 #: Spread over √atoms (eV) above which structures were chosen for new reference calculations, 0.23 kcal/mol: Smith et
 #: al., J. Chem. Phys. 148 (2018) 241733, doi:10.1063/1.5023802.
 SPREAD_THRESHOLD = 0.010
@@ -48,6 +50,7 @@ _OPTIONS = {
     'set `reorder_atoms`': 'add --reorder-atoms',
     'set precision to ': 'add --precision ',
     'continue it with `parent_folder`': 'what is done is kept',
+    'go on from it with `parent_folder`': 'go on from it with --continue',
 }
 
 
@@ -142,7 +145,9 @@ def summarise(results: ResultsData) -> str:
 
 def where(results: ResultsData) -> str:
     """Return where all numbers are, and how to get them."""
-    arrays = ', '.join(results.base.attributes.all['units'])
+    names = list(results.base.attributes.all['units'])
+    more = len(names) - MAX_NAMES
+    arrays = ', '.join(names if more <= 0 else [*names[:MAX_NAMES], f'... and {more} more'])
     python = f'in Python `orm.load_node({results.pk}).frame(0)`'
     return (
         f'All arrays are in {type(results).__name__}<{results.pk}>: {arrays}.\n'

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
 from .reports import (
     FACTORS,
     MAX_ROWS,
-    array_of,
     count,
     format_number,
     format_rows,
@@ -24,7 +21,7 @@ from .reports import (
 )
 
 if TYPE_CHECKING:
-    from aiida.orm import ProcessNode
+    from aiida.orm import ProcessNode, StructureData
 
     from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
@@ -63,20 +60,18 @@ def summarise(results: ResultsData, node: ProcessNode) -> str:
             f'energies from {energies.min():.6f} to {energies.max():.6f} eV'
         )
     lines = [f'{text}.', *warn_of_spread(results)]
-    optimized = [name for name in ('structure', 'structures') if name in node.outputs]
-    lines += [
-        f'The optimized geometries are in {type(node.outputs[name]).__name__}<{node.outputs[name].pk}>.'
-        for name in optimized
-    ]
+    lines += [f'The geometries at the end are in {type(end).__name__}<{end.pk}>.' for end in end_points(node)]
     return '\n'.join([*lines, where(results)])
 
 
-def optimized(results: ResultsData, structures: StructureSetData) -> Frames:
-    """Return the structures at the end of an optimization; those without an end point stay as they were."""
-    frames = structures.get_frames()
-    positions, cells = results.get_array('positions'), array_of(results, 'cells')
-    moved = np.isfinite(positions).all(axis=1, keepdims=True)
-    changes = {'positions': np.where(moved, positions, frames.positions)}
-    if cells is not None:
-        changes['cells'] = np.where(np.isfinite(cells).all(axis=(1, 2), keepdims=True), cells, frames.cells)
-    return dataclasses.replace(frames, **changes)
+def end_points(node: ProcessNode) -> list[StructureData | StructureSetData]:
+    """Return the node with the geometries at the end, if there is one."""
+    return [node.outputs[name] for name in ('output_structure', 'output_structures') if name in node.outputs]
+
+
+def optimized(_: ResultsData, structures: StructureSetData, node: ProcessNode) -> Frames:
+    """Return the structures at the end of an optimization; those without an end point are as they were."""
+    from aiida_mlpotential.data.structures import to_frames
+
+    found = end_points(node)
+    return dataclasses.replace(to_frames(found[0]) if found else structures.get_frames(), labels=structures.labels)

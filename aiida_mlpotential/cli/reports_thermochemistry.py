@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aiida_mlpotential.data.normal_modes import POINT_GROUPS
 from aiida_mlpotential.worker.parameters import with_defaults
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
 from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_text, where
-from .reports_vibrations import character, excluded, vibrations_of
+from .reports_vibrations import character
 from .tables import format_table
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def format_results(results: ResultsData, structures: StructureSetData, node: Pro
     if len(results) <= MAX_DETAILED:
         frames = structures.get_frames()
         for index in shown:
-            lines += _details(results, index, frames.label(index), parameters)
+            lines += details(results, index, frames.label(index), parameters)
     lines += ['', f'{results.n_ok} of {count(len(results))} computed{others(results)}.', where(results)]
     return '\n'.join(lines)
 
@@ -66,14 +67,14 @@ def _cells(results: ResultsData, index: int) -> dict[str, str]:
     }
 
 
-def _details(results: ResultsData, index: int, name: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the parts at the first temperature, the totals at each, and the modes that were left out."""
+def details(results: ResultsData, index: int, name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the parts at the first temperature, and the totals at each."""
     if not np.isfinite(results.get_array('gibbs_energies')[index, 0]):
         return []
-    symmetry = int(results.get_array('symmetry_numbers')[index])
-    title = f'{name} at {conditions(parameters)}, symmetry number {symmetry}:'
-    lines = ['', title, parts_table(results, index), '', totals_table(results, index, parameters['temperatures'])]
-    return [*lines, *notes(results, index)]
+    symmetry, groups = int(results.get_array('symmetry_numbers')[index]), array_of(results, POINT_GROUPS)
+    group = '' if groups is None else f'point group {groups[index]}, '
+    title = f'{name} at {conditions(parameters)}, {group}symmetry number {symmetry}:'
+    return ['', title, parts_table(results, index), '', totals_table(results, index, parameters['temperatures'])]
 
 
 def parts_table(results: ResultsData, index: int) -> str:
@@ -119,20 +120,3 @@ def totals_table(results: ResultsData, index: int, temperatures: list[float]) ->
     zero_point = format_number(results.get_array('zero_point_energies')[index], 3, _KCAL)
     table = format_table(rows, headers, right=range(len(headers)))
     return f'In kcal/mol, with a zero-point energy of {zero_point}:\n{table}'
-
-
-def notes(results: ResultsData, index: int) -> list[str]:
-    """Return which modes of a structure are in none of the sums."""
-    frequencies = vibrations_of(results, index)
-    lines = []
-    low = excluded(results, index)
-    if low:
-        lines.append(f'Left out, being below the cutoff: {_list(low)} cm⁻¹.')
-    imaginary = (-frequencies[frequencies < 0]).tolist()
-    if imaginary:
-        lines.append(f'Left out, being imaginary: {_list(imaginary)}i cm⁻¹.')
-    return lines
-
-
-def _list(values: Any) -> str:
-    return ', '.join(f'{value:.1f}' for value in values)

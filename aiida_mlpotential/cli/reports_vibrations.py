@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aiida_mlpotential.data.modes import character as kind_of_point
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
 from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_text, where
@@ -56,10 +56,7 @@ def character(results: ResultsData, index: int) -> str:
     imaginary = int(results.get_array('n_imaginary')[index])
     if imaginary < 0:  # no result
         return ''
-    kind = 'minimum' if imaginary == 0 else f'saddle point of order {imaginary}'
-    if int(results.get_array('stationary')[index]) == 0:
-        return f'not stationary ({imaginary} imaginary)' if imaginary else 'not stationary'
-    return kind
+    return kind_of_point(imaginary, bool(results.get_array('stationary')[index] == 1))
 
 
 def vibrations_of(results: ResultsData, index: int, name: str = 'frequencies') -> Array:
@@ -95,11 +92,3 @@ def frequency_texts(frequencies: Array, spreads: Array | None = None) -> list[st
 
 def _spread(value: float) -> str:
     return f'{value:.1f}' if np.isfinite(value) else '-'
-
-
-def excluded(results: ResultsData, index: int) -> Sequence[float]:
-    """Return the frequencies of the modes of a structure that thermochemistry left out: the lowest real ones."""
-    frequencies = vibrations_of(results, index)
-    number = max(0, int(results.get_array('n_excluded')[index]))
-    found: Sequence[float] = frequencies[frequencies > 0][:number].tolist()
-    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from aiida.cmdline.utils import echo
 
+from aiida_mlpotential.calculations.monitors import STOP_EXTRA
 from aiida_mlpotential.worker.schema import STOP_FILE
 
 from .params import ProfileCommand, with_profile
@@ -16,9 +17,6 @@ from .tasks import LaunchTask, task_of
 
 if TYPE_CHECKING:
     from aiida.orm import CalcJobNode
-
-#: The extra of a calculation that its monitor looks at.
-STOP_EXTRA = 'mlpotential_stop'
 
 
 class StopError(click.ClickException):

@@ -26,7 +26,7 @@ class LaunchTask:
     :ivar done: what a structure of which all went well is said to be
     :ivar help: the help of the command
     :ivar report: module and function that turn results, their structures and the calculation into text
-    :ivar output: module and function that turn results and their structures into those for ``--output``
+    :ivar output: module and function that return the structures for ``--output``, of the same arguments
     """
 
     name: str
@@ -63,9 +63,9 @@ class LaunchTask:
         text: str = _load(self.report)(results, structures, node)
         return text
 
-    def structures_to_write(self, results: ResultsData, structures: StructureSetData) -> Any:
+    def structures_to_write(self, results: ResultsData, structures: StructureSetData, node: ProcessNode) -> Any:
         """Return the structures that go into the file of ``--output`` with the results."""
-        return _load(self.output)(results, structures)
+        return _load(self.output)(results, structures, node)
 
 
 def _load(where: tuple[str, str]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What can be made of normal modes without a model: kinds of stationary points, Hessians, and animations."""
+"""What can be made of normal modes without a model: kinds of stationary points, and animations."""
 
 from __future__ import annotations
 
@@ -47,27 +47,6 @@ def vibrations(offsets: Array, n_rigid: Array, chosen: Array) -> npt.NDArray[np.
     counts = 3 * np.diff(offsets)
     within = np.arange(int(counts.sum())) - np.repeat(3 * offsets[:-1], counts)
     return np.asarray((within >= np.repeat(n_rigid, counts)) & np.repeat(chosen, counts))
-
-
-def hessian_of(frequencies: Array, normal_modes: Array, reduced_masses: Array, masses: Array) -> Array:
-    """Return the Hessian that has given modes, eV/angstrom^2, ``(3 N, 3 N)``: without translations and rotations.
-
-    With x the displacements in mode k, of length 1, M the masses and mu_k = x M x the reduced mass, the Hessian is the
-    sum over k of omega_k^2 (M x) (M x) / mu_k; imaginary modes count negative.
-
-    :param frequencies: cm^-1, ``(3 N,)``
-    :param normal_modes: rows are modes, ``(3 N, 3 N)``
-    :param reduced_masses: amu, ``(3 N,)``
-    :param masses: amu, ``(N,)``
-    """
-    from ase import units
-
-    energies = np.asarray(frequencies) * units.invcm
-    # sqrt(eV/amu)/angstrom is the frequency unit of ASE, in which hbar is this
-    hbar = units._hbar * units.J * units.s
-    curvatures = np.sign(energies) * np.square(energies / hbar)
-    momenta = normal_modes * np.repeat(masses, 3)
-    return np.asarray(np.einsum('ki,k,kj->ij', momenta, curvatures / reduced_masses, momenta))
 
 
 def animation(equilibrium: Atoms, mode: Array, wavenumber: float, amplitude: float, n_images: int) -> list[Atoms]:

@@ -10,11 +10,12 @@ import numpy as np
 from aiida.orm.pydantic import OrmMetadataField
 
 from aiida_mlpotential.worker.errors import FrameStatus
-from aiida_mlpotential.worker.quantities import QUANTITIES
+from aiida_mlpotential.worker.quantities import QUANTITIES, TASK_QUANTITIES
 
 from . import modes
 from .npy import Array, NpyFile, ResultsError
 from .results import ResultsData, Structures
+from .statistics import counts_of
 from .structures import check_index
 
 if TYPE_CHECKING:
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from ase.vibrations import VibrationsData
 
 #: Arrays without which results are none of a vibrational analysis.
-_NEEDED = ('frequencies', 'normal_modes', 'reduced_masses', 'n_rigid', 'n_imaginary', 'stationary')
+_NEEDED = ('hessian', 'frequencies', 'normal_modes', 'reduced_masses', 'n_rigid', 'n_imaginary', 'stationary')
 #: Names of arrays with what the job knew of its molecules, which are no quantities of the worker.
 POINT_GROUPS, SPIN_MULTIPLICITIES = 'point_groups', 'spin_multiplicities'
+#: Attributes that do not change with the temperature.
+_INHERITED = (
+    *('model_name', 'model_sha256', 'n_members', 'precision', 'messages', 'elements', 'formulas', 'formulas_complete'),
+    *('energy_min', 'energy_max', 'energy_std_max', 'energy_std_mean', 'qbc_max', 'force_max'),
+)
 #: Numbers of a single structure that people filter on: attribute, array, and which column of it.
 _SINGLE = {
     'zero_point_energy': 'zero_point_energies',
@@ -73,6 +79,39 @@ class NormalModesData(ResultsData):
         arrays = {name: file.load() for name, file in files.items() if QUANTITIES_OF_FRAMES.get(name)}
         arrays['frequencies'], arrays['offsets'] = files['frequencies'].load(), files['offsets'].load()
         return own_attributes(arrays, status, info)
+
+    def with_thermochemistry(
+        self, arrays: Mapping[str, Array], status: Array, info: Mapping[str, Any]
+    ) -> NormalModesData:
+        """Return an unstored node with the same modes and another thermochemistry.
+
+        :param arrays: the arrays of thermochemistry, and others than those of the worker
+        :param status: ``(n,)``
+        :param info: ``temperatures`` and ``settings``
+        """
+        node = type(self)()
+        own = {'status', *arrays, *set(TASK_QUANTITIES['thermochemistry']) - set(TASK_QUANTITIES['vibrations'])}
+        kept = [name for name in self.get_arraynames() if name not in own]
+        attributes = self.base.attributes.all
+        node.base.attributes.set_many(
+            {key: attributes[key] for key in _INHERITED if key in attributes}
+            | {f'{self.array_prefix}{name}': attributes[f'{self.array_prefix}{name}'] for name in kept}
+        )
+        for name in kept:
+            with self.base.repository.open(f'{name}.npy', 'rb') as handle:
+                node.base.repository.put_object_from_filelike(handle, f'{name}.npy')  # type: ignore[arg-type]
+        for name, array in {**arrays, 'status': status}.items():
+            node.set_array(name, array)
+        known = {name: self.get_array(name) for name in kept} | dict(arrays)
+        node.base.attributes.set_many(
+            {
+                **counts_of(status),
+                **own_attributes(known, status, info),
+                'task': 'thermochemistry',
+                'units': {name: QUANTITIES[name].unit for name in known if name in QUANTITIES},
+            }
+        )
+        return node
 
     @property
     def temperatures(self) -> list[float]:
@@ -170,8 +209,7 @@ class NormalModesData(ResultsData):
     def to_vibrations(self, index: int, structures: Structures | None = None) -> VibrationsData:
         """Return structure and Hessian as ASE has them, for its spectra, its thermochemistry and its animations.
 
-        The Hessian is that of the worker if it was asked for (``properties``), which has translations and rotations in
-        it as the potential gave them; otherwise it is put together from the modes, without any.
+        Its translations and rotations are as the potential gave them; in :meth:`frequencies` they are projected out.
 
         :param structures: those of the results, by default those of the job
         :raises ValueError: if the structure has no results, or there are no structures, or others
@@ -179,14 +217,9 @@ class NormalModesData(ResultsData):
         from ase.vibrations import VibrationsData
 
         self._need(index)
-        atoms, frame = self._atoms(index, structures), self.frame(index)
-        hessian = frame.hessian
-        if hessian is None:
-            extra = frame.extra
-            hessian = modes.hessian_of(
-                extra['frequencies'], extra['normal_modes'], extra['reduced_masses'], atoms.get_masses()
-            )
-        return VibrationsData.from_2d(atoms, hessian)
+        hessian = self.frame(index).hessian
+        assert hessian is not None  # noqa: S101 - for the type checker; it comes with the modes
+        return VibrationsData.from_2d(self._atoms(index, structures), hessian)
 
     def animate(
         self,
@@ -198,7 +231,7 @@ class NormalModesData(ResultsData):
     ) -> list[Atoms]:
         """Return one period of a vibration as a list of structures, which begins at the equilibrium.
 
-        :param mode: number of the vibration, from 0 the lowest (imaginary ones first); a negative one counts from the end
+        :param mode: number of the vibration, from 0 the lowest (imaginary ones first), or from the end if negative
         :param amplitude: largest way of an atom, angstrom
         :raises IndexError: if there is no such structure or vibration
         :raises ValueError: if the structure has no results, or there are no structures, or others
@@ -235,7 +268,8 @@ class NormalModesData(ResultsData):
 
 #: Arrays with one number for each structure, or for each structure and temperature.
 QUANTITIES_OF_FRAMES = {
-    name: quantity.shape in ('frame', 'temperature') and quantity.kind == 'task' for name, quantity in QUANTITIES.items()
+    name: quantity.shape in ('frame', 'temperature') and quantity.kind == 'task'
+    for name, quantity in QUANTITIES.items()
 }
 
 

@@ -116,9 +116,7 @@ def check_shapes(files: Mapping[str, NpyFile], offsets: Array) -> None:
         if not _fits(file.shape, expected, known):
             text = ', '.join(str(known.get(str(length), length)) for length in expected)
             text = f'({text},)' if len(expected) == 1 else f'({text})'
-            raise ResultsError(
-                f'{name}.npy has shape {file.shape}, expected {text} for {len(offsets) - 1} structures'
-            )
+            raise ResultsError(f'{name}.npy has shape {file.shape}, expected {text} for {len(offsets) - 1} structures')
 
 
 def _expected_shapes(offsets: Array) -> dict[Shape, tuple[int | str, ...]]:

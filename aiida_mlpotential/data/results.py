@@ -249,12 +249,19 @@ class ResultsData(orm.ArrayData):
 
         :raises ValueError: if the results were not made by a job with structures
         """
-        frames = self._find_structures()
-        if frames is None:
-            raise ValueError('the results are not linked to their structures: pass these as `structures`')
-        return frames
+        return to_frames(self.get_structures_node())
 
-    def _find_structures(self) -> Frames | None:
+    def get_structures_node(self) -> StructureSetData | orm.StructureData:
+        """Return the node with the structures that the results are for.
+
+        :raises ValueError: if the results were not made by a job with structures
+        """
+        node = self._find_structures_node()
+        if node is None:
+            raise ValueError('the results are not linked to their structures: pass these as `structures`')
+        return node
+
+    def _find_structures_node(self) -> StructureSetData | orm.StructureData | None:
         creator = self.creator
         if creator is None:
             return None
@@ -264,8 +271,8 @@ class ResultsData(orm.ArrayData):
             **creator.base.links.get_incoming(node_class=kinds).nested(),
         }
         order = ('output_structures', 'output_structure', 'structures', 'structure')
-        found = [nodes[name] for name in order if name in nodes]
-        return to_frames(found[0]) if found else None
+        found: list[StructureSetData | orm.StructureData] = [nodes[name] for name in order if name in nodes]
+        return found[0] if found else None
 
     def _frames(self, structures: Structures | None) -> Frames:
         if structures is None:
@@ -335,7 +342,8 @@ class ResultsData(orm.ArrayData):
             import pandas as pd
         except ImportError:
             raise ImportError('a DataFrame needs pandas: pip install pandas') from None
-        frames = self._find_structures() if structures is None else self._frames(structures)
+        node = self._find_structures_node() if structures is None else structures
+        frames = None if node is None else self._frames(node)
         messages, statuses = self.messages, [FrameStatus(value) for value in self.status.tolist()]
         missing = np.full(len(self), np.nan)
         columns: dict[str, Iterable[Any]] = {

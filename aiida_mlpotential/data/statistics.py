@@ -38,22 +38,32 @@ def info_attributes(info: Mapping[str, Any], files: Mapping[str, NpyFile]) -> di
         raise ResultsError(f'the results file is incomplete: {type(exception).__name__}: {exception}') from None
 
 
-def statistics(files: Mapping[str, NpyFile], offsets: Array, status: Array) -> dict[str, Any]:
-    """Return counts, and extrema over the structures that succeeded."""
-    ok = status == FrameStatus.OK
-    values, counts = np.unique(status, return_counts=True)
+def counts_of(status: Array) -> dict[str, Any]:
+    """Return how many structures there are, and how many of them have which status.
+
+    :param status: ``(n,)``
+    """
+    n_ok = int(np.count_nonzero(status == FrameStatus.OK))
     n_pending = int(np.count_nonzero(status == FrameStatus.PENDING))
-    result: dict[str, Any] = {
+    values, counts = np.unique(status, return_counts=True)
+    return {
         'n_frames': len(status),
-        'n_ok': int(ok.sum()),
+        'n_ok': n_ok,
         'n_pending': n_pending,
-        'n_failed': len(status) - int(ok.sum()) - n_pending,
+        'n_failed': len(status) - n_ok - n_pending,
         'status_counts': {
             FrameStatus(value).name: count for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         },
     }
+
+
+def statistics(files: Mapping[str, NpyFile], offsets: Array, status: Array) -> dict[str, Any]:
+    """Return counts, and extrema over the structures that succeeded."""
+    ok = status == FrameStatus.OK
+    result = counts_of(status)
     if 'steps' in files:
-        result['steps_max'] = int(files['steps'].load().max())
+        steps = files['steps'].load()
+        result['steps_max'] = int(steps.max()) if steps.max() >= 0 else None
     wanted: dict[str, dict[str, Callable[[Array], Any]]] = {
         'energies': {'energy_min': np.min, 'energy_max': np.max},
         'energy_std': {'energy_std_max': np.max, 'energy_std_mean': np.mean},

@@ -68,7 +68,7 @@ class TrajectorySetData(orm.Data):
         stream = io.BytesIO()
         frames.write(stream)
         stream.seek(0)
-        node.base.repository.put_object_from_filelike(stream, FRAMES_FILE)
+        node.base.repository.put_object_from_filelike(stream, FRAMES_FILE)  # type: ignore[arg-type]
         node.base.attributes.set_many(
             {
                 'n_frames': len(frames),
@@ -135,7 +135,9 @@ class TrajectorySetData(orm.Data):
 
         number, images = check_index(index, len(self)), []
         steps, first = self.get_frame(number), self.get_frames().to_ase(number)
-        for step, energy, positions, cell in zip(steps.steps, steps.energies, steps.positions, steps.cells, strict=True):
+        for step, energy, positions, cell in zip(
+            steps.steps, steps.energies, steps.positions, steps.cells, strict=True
+        ):
             atoms = first.copy()  # type: ignore[no-untyped-call]
             atoms.set_cell(cell)
             atoms.set_positions(positions)
@@ -194,7 +196,7 @@ def to_trajectory(steps: FrameTrajectory, atoms: Atoms) -> orm.TrajectoryData:
     """
     node = orm.TrajectoryData()
     values: dict[str, Any] = {
-        'symbols': atoms.get_chemical_symbols(),
+        'symbols': list(atoms.symbols),
         'positions': np.ascontiguousarray(steps.positions, dtype=np.float64),
         'stepids': np.ascontiguousarray(steps.steps, dtype=np.int64),
         'pbc': tuple(bool(value) for value in atoms.pbc),
@@ -202,6 +204,6 @@ def to_trajectory(steps: FrameTrajectory, atoms: Atoms) -> orm.TrajectoryData:
     if np.any(steps.cells):
         values['cells'] = np.ascontiguousarray(steps.cells, dtype=np.float64)
     node.set_trajectory(**values)
-    node.set_array('energies', np.array(steps.energies))  # type: ignore[no-untyped-call]
-    node.set_array('max_forces', np.array(steps.max_forces))  # type: ignore[no-untyped-call]
+    node.set_array('energies', np.array(steps.energies))
+    node.set_array('max_forces', np.array(steps.max_forces))
     return node

@@ -15,7 +15,7 @@ from aiida_mlpotential.data.structures import describe_frames, to_frames
 from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.errors import LABELS, STATUS_LABELS, FrameStatus, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.parameters import fingerprint
+from aiida_mlpotential.worker.parameters import fingerprint, parameters_of
 
 from .info import read_info
 
@@ -181,6 +181,11 @@ class MlpotentialParser(Parser):
         self.out('output_parameters', orm.Dict(content))  # type: ignore[no-untyped-call]
 
     @staticmethod
+    def _may_go_on(info: Mapping[str, Any]) -> bool:
+        """Return whether there may be something to go on with even where no structure is finished: a checkpoint."""
+        return info['state'] == 'stopped' or 'checkpoint_interval' in parameters_of(info.get('task', 'single_point'))
+
+    @staticmethod
     def _count(results: ResultsData) -> dict[str, int]:
         status = results.status
         ok, pending = int(np.sum(status == FrameStatus.OK)), int(np.sum(status == FrameStatus.PENDING))
@@ -219,7 +224,7 @@ class MlpotentialParser(Parser):
         total = counts['n_structures']
         if counts['n_pending']:
             done = total - counts['n_pending']
-            label = 'ERROR_INCOMPLETE' if done else 'ERROR_WORKER_KILLED'
+            label = 'ERROR_INCOMPLETE' if done or self._may_go_on(info) else 'ERROR_WORKER_KILLED'
             if info['state'] == 'stopped':
                 return self._failure(label, f'asked to stop after {done} of {total} structures')
             return self._failure(label, self._last_words() or f'{done} of {total} structures were done')

@@ -104,8 +104,8 @@ def moved(structure: orm.StructureData, frames: Frames) -> orm.StructureData:
 
     :param frames: one frame, with the sites of the structure in their order
     """
-    result: orm.StructureData = structure.clone()
+    result: orm.StructureData = structure.clone()  # type: ignore[no-untyped-call]
     result.label, result.description = structure.label, structure.description
-    result.reset_cell(frames.cells[0].tolist())
-    result.reset_sites_positions(frames.positions.tolist())
+    result.reset_cell(frames.cells[0].tolist())  # type: ignore[no-untyped-call]
+    result.reset_sites_positions(frames.positions.tolist())  # type: ignore[no-untyped-call]
     return result

@@ -36,12 +36,12 @@ class ThermochemistryParser(VibrationsParser):
             job = self.read_job()
             spins = with_defaults(job.parameters, job.task)['spin_multiplicity']
             spins = np.broadcast_to(np.array(spins, dtype='<i4'), len(results))
-            results.set_array(SPIN_MULTIPLICITIES, np.array(spins))  # type: ignore[no-untyped-call]
+            results.set_array(SPIN_MULTIPLICITIES, np.array(spins))
             groups = self._point_groups() if job.symmetry_sha256 else None
             if groups is not None:
                 if groups.shape != (len(results),):
                     raise ResultsError(f'the point groups in {SYMMETRY_FILE} are those of other structures')
-                results.set_array(POINT_GROUPS, groups)  # type: ignore[no-untyped-call]
+                results.set_array(POINT_GROUPS, groups)
         return results
 
     def _point_groups(self) -> np.ndarray[Any, Any] | None:

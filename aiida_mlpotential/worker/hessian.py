@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .backends.base import Backend, Evaluation
 from .batching import MAX_FRAMES, plan_batches
-from .errors import FrameError, FrameStatus, OutOfMemory
+from .errors import FrameError, FrameStatus, WorkerError
 from .frames import BoolArray, FloatArray, Frames, IntArray
 from .storage import hessian_offsets
 from .tasks.evaluation import Evaluator
@@ -36,11 +36,15 @@ _MAX_ELEMENTS = 1 << 22
 #: derivatives show (0.06 eV/angstrom^2 for a bond with hydrogen, 2 to 4 wavenumbers): there each atom is moved half as
 #: far as well, and the difference of fourth order taken, which leaves 0.03 wavenumbers of them, rounding included.
 _REACH: dict[str, int] = {'double': 1, 'single': 2}
+#: How long one of those lengths is, angstrom.
+_LENGTH: dict[int, float] = {_REACH[name]: STEPS[name] / _REACH[name] for name in STEPS}
 _NOTES: dict[int, str] = {
     1: 'hessians: central differences of forces in double precision, 1e-05 angstrom either way',
     2: 'hessians: differences of fourth order of forces in single precision, 0.005 and 0.01 angstrom either way',
 }
+NO_FORCES = 'the backend gave no forces for the hessian'
 ANALYTIC = 'hessians: analytic second derivatives of the backend'
+NOT_ANALYTIC = 'the analytic second derivatives of the backend failed, differences of forces took their place'
 NO_MEMBERS = 'the backend gives no forces of single members: member_frequencies are missing'
 
 
@@ -63,32 +67,28 @@ class Source:
         return frozenset({'forces', 'member_forces'} if self.members else {'forces'})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Rows:
-    """The first rows of the Hessian of a frame: what is under way, for a checkpoint.
+    """The Hessian of a frame that is under way, for a checkpoint.
 
     :ivar frame: index of the frame in the stream
     :ivar reach: by how many steps its atoms are moved either way
-    :ivar values: minus the change of the forces with each coordinate, ``(k, 3 N)``, eV/angstrom^2
-    :ivar members: the same of each member, ``(m, k, 3 N)``, with m = 0 where they are not asked for
+    :ivar values: minus the change of the forces with each coordinate, ``(1 + m, 3 N, 3 N)``, eV/angstrom^2: of the
+        mean, and of each member where they are asked for
+    :ivar done: number of rows that are known
     """
 
     frame: int
     reach: int
     values: FloatArray
-    members: FloatArray
+    done: int = 0
 
     def to_arrays(self, index: int) -> dict[str, npt.NDArray[Any]]:
-        """Return them for a checkpoint.
+        """Return the known rows for a checkpoint.
 
         :param index: index of the frame in the job
         """
-        return {
-            'frame': np.array(index),
-            'reach': np.array(self.reach),
-            'values': self.values,
-            'members': self.members,
-        }
+        return {'frame': np.array(index), 'reach': np.array(self.reach), 'values': self.values[:, : self.done]}
 
     @classmethod
     def from_arrays(cls, frame: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
@@ -96,12 +96,16 @@ class Rows:
 
         :param frame: index of the frame in the stream
         """
-        return cls(frame, int(arrays['reach']), arrays['values'], arrays['members'])
+        known = arrays['values']
+        rows = cls(frame, int(arrays['reach']), np.empty((len(known), known.shape[2], known.shape[2])))
+        rows.add(known)
+        return rows
 
-    def extended(self, other: Rows) -> Rows:
-        """Return these rows followed by others of the same frame."""
-        values = np.concatenate([self.values, other.values])
-        return dataclasses.replace(self, values=values, members=np.concatenate([self.members, other.members], axis=1))
+    def add(self, values: FloatArray) -> bool:
+        """Take the next rows, ``(1 + m, k, 3 N)``, and return whether these were the last ones."""
+        self.values[:, self.done : self.done + values.shape[1]] = values
+        self.done += values.shape[1]
+        return bool(self.done == self.values.shape[1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,17 +158,21 @@ class HessianStream:
         """Yield what the backend has of itself; it has no Hessians of members, which contain that of the mean."""
         if self._source.members:
             return
-        sizes = np.square(3 * self._frames.counts)
-        pending = [part for part in plan_batches(np.arange(len(sizes)), sizes, _MAX_ELEMENTS)][::-1]
+        indices = np.delete(np.arange(len(self._frames)), [] if self.begun is None else [self.begun.frame])
+        sizes = np.square(3 * self._frames.counts[indices])
+        pending = list(plan_batches(indices, sizes, _MAX_ELEMENTS))[::-1]
         while pending:
             part = pending.pop()
             frames = self._frames.select(part)
             try:
                 flat = self._source.backend.hessians(frames)
-            except (OutOfMemory, MemoryError, FrameError):
-                # halved down to single frames; differences of forces need less memory, and tell which frame fails
+            except WorkerError:
+                raise
+            except Exception as exception:  # whatever it is, differences need less memory and tell which frame fails
                 middle = len(part) // 2
-                pending += [piece for piece in (part[middle:], part[:middle]) if 0 < len(piece) < len(part)]
+                pending += [part[middle:], part[:middle]] if middle else []
+                if not middle:
+                    self._note(f'{NOT_ANALYTIC}: {type(exception).__name__}: {exception}')
                 continue
             if flat is None:
                 return
@@ -214,7 +222,7 @@ class HessianStream:
             forces.append(np.zeros_like(way) if evaluation.forces is None else evaluation.forces)
         before, here, after = forces
 
-        def total(values: FloatArray) -> FloatArray:
+        def total(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return np.bincount(frames.frame_of_atom, values.sum(axis=1), len(frames))
 
         single = (total(here != here.astype(np.float32)) == 0) & (total(here != 0) > 0)
@@ -227,7 +235,7 @@ class HessianStream:
         done = np.zeros(len(self._frames), dtype=np.int64)
         if self.begun is not None:
             order = np.concatenate([[self.begun.frame], order[order != self.begun.frame]])
-            done[self.begun.frame] = len(self.begun.values)
+            done[self.begun.frame] = self.begun.done
         left = 3 * self._frames.counts[order] - done[order]
         ends = np.cumsum(left)
         frames = np.repeat(order, left)
@@ -246,56 +254,54 @@ class HessianStream:
         """Evaluate the displaced frames of some rows, and put the rows where they belong."""
         displaced, owners = self._displaced(batch)
         evaluation, failed = self._source.evaluator.evaluate(displaced, self._source.request)
-        failed = _with_forces(evaluation, displaced, failed)
         finished = Finished()
-        for local, error in failed.items():
+        for local, error in _with_forces(evaluation, displaced, failed).items():
             self._drop(int(batch[owners[local], 0]), error, finished)
-        if evaluation.forces is None:
-            return finished
-        if self._source.members and evaluation.member_forces is None:
-            self._note(NO_MEMBERS)
+        forces = self._of_mean_and_members(evaluation)
         start = 0
-        for rows in np.split(np.arange(len(batch)), np.flatnonzero(np.diff(batch[:, 0])) + 1):
-            frame = int(batch[rows[0], 0])
-            stop = start + 2 * int(self._reach[frame]) * len(rows) * int(self._frames.counts[frame])
+        for rows in np.split(batch[:, 0], np.flatnonzero(np.diff(batch[:, 0])) + 1):
+            frame, count = int(rows[0]), int(self._frames.counts[rows[0]])
+            stop = start + 2 * int(self._reach[frame]) * len(rows) * count
             if self._alive[frame]:
-                self._add(self._rows(frame, len(rows), evaluation, slice(start, stop)), finished)
+                values = _slopes(forces[:, start:stop].reshape(len(forces), len(rows), -1, 2, 3 * count))
+                self._add(frame, values, finished)
             start = stop
         return finished
+
+    def _of_mean_and_members(self, evaluation: Evaluation) -> FloatArray:
+        """Return the forces of the mean, followed by those of the members where they are wanted, ``(1 + m, A, 3)``."""
+        if evaluation.forces is None:
+            return np.zeros((1, 0, 3))
+        if not self._source.members:
+            return evaluation.forces[None]
+        if evaluation.member_forces is None:
+            self._note(NO_MEMBERS)
+            return evaluation.forces[None]
+        return np.concatenate([evaluation.forces[None], evaluation.member_forces])
 
     def _displaced(self, batch: IntArray) -> tuple[Frames, IntArray]:
         """Return copies in which a coordinate is larger and smaller by 1 .. reach steps, and the row of each copy."""
         reach = self._reach[batch[:, 0]]
         owners = np.repeat(np.arange(len(batch)), 2 * reach)
         number = np.arange(len(owners)) - np.repeat(np.cumsum(2 * reach) - 2 * reach, 2 * reach)
-        steps = np.array([0, *(STEPS[name] / _REACH[name] for name in _REACH)])[reach[owners]]
+        steps = np.array([_LENGTH[size] for size in reach])[owners]
         frames = self._frames.select(batch[owners, 0])
         positions = frames.positions.ravel().copy()
         positions[3 * frames.offsets[:-1] + batch[owners, 1]] += (number // 2 + 1) * (1 - 2 * (number % 2)) * steps
         return dataclasses.replace(frames, positions=positions.reshape(-1, 3)), owners
 
-    def _rows(self, frame: int, number: int, evaluation: Evaluation, atoms: slice) -> Rows:
-        """Return some rows of a Hessian from the forces on the displaced copies of a frame."""
-        reach, members = int(self._reach[frame]), evaluation.member_forces
-        width = 3 * int(self._frames.counts[frame])
-        self._note(_NOTES[reach])
-        assert evaluation.forces is not None  # noqa: S101 - a batch without forces ends before this
-        wanted = [evaluation.forces[None, atoms]]
-        if self._source.members and members is not None:
-            wanted.append(members[:, atoms])
-        values = _slopes(np.concatenate(wanted).reshape(-1, number, reach, 2, width))
-        return Rows(frame, reach, values[0], values[1:])
-
-    def _add(self, rows: Rows, finished: Finished) -> None:
+    def _add(self, frame: int, values: FloatArray, finished: Finished) -> None:
         """Join rows to those of an earlier batch; a matrix with all its rows is finished."""
-        if self.begun is not None and self.begun.frame == rows.frame:
-            rows = self.begun.extended(rows)
-        self.begun = rows
-        if len(rows.values) == rows.values.shape[1]:
+        reach, width = int(self._reach[frame]), values.shape[2]
+        self._note(_NOTES[reach])
+        if self.begun is None:
+            self.begun = Rows(frame, reach, np.empty((len(values), width, width)))
+        if self.begun.add(values):
+            matrices = (self.begun.values + np.swapaxes(self.begun.values, 1, 2)) / 2
+            finished.matrices[frame] = matrices[0]
+            if len(matrices) > 1:
+                finished.members[frame] = matrices[1:]
             self.begun = None
-            finished.matrices[rows.frame] = (rows.values + rows.values.T) / 2
-            if len(rows.members):
-                finished.members[rows.frame] = (rows.members + np.swapaxes(rows.members, 1, 2)) / 2
 
     def _drop(self, frame: int, error: FrameError, finished: Finished) -> None:
         self._alive[frame] = False
@@ -313,17 +319,27 @@ def _slopes(forces: FloatArray) -> FloatArray:
     reach = forces.shape[-3]
     changes = forces[..., 1, :] - forces[..., 0, :]
     near, far = changes[..., 0, :], changes[..., -1, :]
-    if reach == _REACH['double']:
-        return np.asarray(near / (2 * STEPS['double']))
-    return np.asarray((8 * near - far) / (12 * STEPS['single'] / reach))
+    return np.asarray(near / (2 * _LENGTH[1]) if reach == 1 else (8 * near - far) / (12 * _LENGTH[reach]))
 
 
 def _with_forces(evaluation: Evaluation, frames: Frames, errors: dict[int, FrameError]) -> dict[int, FrameError]:
     """Return the errors of a batch; where there are no forces at all, that is the error of every frame."""
     if evaluation.forces is not None:
         return errors
-    missing = FrameError(FrameStatus.BACKEND_FAILED, 'the backend gave no forces for the hessian')
+    missing = FrameError(FrameStatus.BACKEND_FAILED, NO_FORCES)
     return {index: errors.get(index, missing) for index in range(len(frames))}
+
+
+def hessian(backend: Backend, frame: Frames, budget: int) -> FloatArray:
+    """Return the Hessian of a single frame, flat, ``((3 N)^2,)``, eV/angstrom^2.
+
+    :param budget: atoms in a batch
+    :raises FrameError: if the frame has none
+    """
+    flat, errors, _ = hessians(Source(backend, Evaluator(backend, []), budget), frame)
+    if errors:
+        raise errors[0]
+    return flat
 
 
 def hessians(source: Source, frames: Frames) -> tuple[FloatArray, dict[int, FrameError], list[str]]:

@@ -14,6 +14,7 @@ from a checkpoint) is recorded anew: of a frame, a record counts only if no late
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -84,11 +85,9 @@ class Trajectories:
         self.records = records[_latest(records['frame'], records['step'])]
         self._positions = positions
         bounds = np.flatnonzero(np.diff(self.records['frame'])) + 1
-        firsts = np.concatenate([[0], bounds]) if len(self.records) else bounds
-        ends = np.append(firsts[1:], len(self.records))
+        edges = np.concatenate([[0], bounds, [len(self.records)]] if len(self.records) else [bounds])
         self._rows = {
-            int(self.records['frame'][first]): slice(int(first), int(end))
-            for first, end in zip(firsts, ends, strict=True)
+            int(self.records['frame'][first]): slice(int(first), int(end)) for first, end in itertools.pairwise(edges)
         }
 
     @property
@@ -118,7 +117,7 @@ def _latest(frame: IntArray, step: IntArray) -> IntArray:
     # A running minimum from the end that cannot see beyond its frame: later frames are lifted above all steps.
     lifted = step + frame * (int(step.max()) + 2)
     following = np.minimum.accumulate(lifted[::-1])[::-1]
-    return order[np.append(lifted[:-1] < following[1:], True)]
+    return np.asarray(order[np.append(lifted[:-1] < following[1:], True)])
 
 
 def read_trajectories(header: Source, records: Source, positions: Source) -> Trajectories:

@@ -86,19 +86,22 @@ def analyse(frames: Frames, hessians: FloatArray, member_hessians: FloatArray | 
     weighted = _weighted(hessians, roots)
     rigid, n_rigid, linear = _rigid_motions(frames, masses, weighted)
     eigenvalues, vectors = np.zeros_like(roots), np.empty_like(weighted)
-    members = None if member_hessians is None else np.zeros((number, member_hessians.shape[1], roots.shape[1]))
+    given = np.empty((number, 0, *weighted.shape[1:])) if member_hessians is None else member_hessians
+    members = np.zeros((number, given.shape[1], roots.shape[1]))
     for size in np.unique(n_rigid):
         rows = np.flatnonzero(n_rigid == size)
         inner = np.linalg.qr(rigid[rows, :, :size], mode='complete')[0][:, :, size:]
         eigenvalues[rows, size:], turns = np.linalg.eigh(_projected(weighted[rows], inner))
         vectors[rows] = np.concatenate([rigid[rows, :, :size], inner @ turns], axis=2)
-        for member in range(0 if member_hessians is None or members is None else len(members[0])):
-            own = _projected(_weighted(member_hessians[rows, member], roots[rows]), inner)
+        for member in range(given.shape[1]):
+            own = _projected(_weighted(given[rows, member], roots[rows]), inner)
             members[rows, member, size:] = wavenumbers(_in_order_of(turns, own))
     shapes = np.swapaxes(vectors, 1, 2) / roots[:, None, :]
     lengths = np.linalg.norm(shapes, axis=2)
     frequencies = wavenumbers(eigenvalues)
-    return NormalModes(frequencies, _signed(shapes / lengths[:, :, None]), lengths**-2, n_rigid, linear, members)
+    shapes = _signed(shapes / lengths[:, :, None])
+    found = None if member_hessians is None else members
+    return NormalModes(frequencies, shapes, lengths**-2, n_rigid, linear, found)
 
 
 def wavenumbers(eigenvalues: FloatArray) -> FloatArray:

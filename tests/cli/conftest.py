@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from aiida import orm
 from click.testing import CliRunner, Result
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from aiida_mlpotential.cli import main
 from aiida_mlpotential.cli.codes import CODE_LABEL, COMPUTER_LABEL, PLUGIN
 from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.results import ResultsData
 
 Invoke = Callable[..., Result]
 
@@ -56,3 +59,29 @@ def code(localhost: orm.Computer) -> orm.InstalledCode:
     return orm.InstalledCode(
         label=CODE_LABEL, computer=localhost, filepath_executable=sys.executable, default_calc_job_plugin=PLUGIN
     ).store()
+
+
+@pytest.fixture
+def make_results(aiida_profile_clean) -> Callable[..., ResultsData]:
+    """Return a function that makes an unstored results node of arrays, as a parser would."""
+
+    def function(n_atoms: Sequence[int], status: Sequence[int], **arrays: Any) -> ResultsData:
+        node = ResultsData()
+        complete = {'offsets': np.concatenate([[0], np.cumsum(n_atoms)]), 'status': np.array(status, 'i1'), **arrays}
+        for name, values in complete.items():
+            node.set_array(name, np.asarray(values))
+        codes = list(status)
+        node.base.attributes.set_many(
+            {
+                'n_frames': len(codes),
+                'n_ok': codes.count(0),
+                'n_pending': codes.count(1),
+                'n_failed': sum(code > 1 for code in codes),
+                'n_members': len(arrays.get('member_energies', [0])),
+                'messages': {},
+                'units': dict.fromkeys(arrays, ''),
+            }
+        )
+        return node
+
+    return function

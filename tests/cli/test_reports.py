@@ -74,6 +74,15 @@ def test_ensemble_labels_and_failures(aiida_profile) -> None:
     assert 'ResultsData<7>: energies, forces.' in text
 
 
+def test_many_arrays_are_counted(aiida_profile) -> None:
+    """Thermochemistry has forty arrays: the first are named, the others counted."""
+    results = ResultsData([])
+    results.all['units'] = {f'array_{index}': 'eV' for index in range(reports.MAX_NAMES + 3)}
+    text = reports.where(results)
+    assert f'array_{reports.MAX_NAMES - 1}, ... and 3 more.' in text
+    assert f'array_{reports.MAX_NAMES},' not in text
+
+
 def test_summary_of_many(aiida_profile) -> None:
     """At most twenty rows, and the extremes of all."""
     frames = [

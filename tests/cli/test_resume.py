@@ -13,7 +13,6 @@ from aiida_mlpotential.cli import resume
 from aiida_mlpotential.cli.tasks import TASKS
 from aiida_mlpotential.data.model import ModelData
 
-
 SINGLE_POINT, OPTIMIZATION = TASKS['single_point'], TASKS['geometry_optimization']
 
 
@@ -68,7 +67,9 @@ def test_more_steps_change_no_result(calculation: orm.CalcJobNode) -> None:
 
 def test_calculation_of_another_task(calculation: orm.CalcJobNode) -> None:
     """Who names a single point to another command is told the right one."""
-    with pytest.raises(click.BadParameter, match=f'use `aiida-mlpotential launch single-point --continue {calculation.pk}`'):
+    with pytest.raises(
+        click.BadParameter, match=f'use `aiida-mlpotential launch single-point --continue {calculation.pk}`'
+    ):
         resume.load_calculation(str(calculation.pk), OPTIMIZATION)
 
 

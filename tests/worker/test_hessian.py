@@ -1,4 +1,4 @@
-"""Hessians from differences of forces: exact where the answer is known, in batches, and for crystals."""
+"""Hessians: exact where the answer is known, many frames in one stream of batches, resumable, and for crystals."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from ase.build import bulk
 
 from aiida_mlpotential.worker.backends import load_backend
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
-from aiida_mlpotential.worker.errors import FrameError
+from aiida_mlpotential.worker.errors import FrameError, FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.hessian import hessian
+from aiida_mlpotential.worker.hessian import NO_MEMBERS, HessianStream, Rows, Source, hessian, hessians
 from aiida_mlpotential.worker.registry import PRETRAINED
 from aiida_mlpotential.worker.schema import ModelSpec
+from aiida_mlpotential.worker.storage import hessian_offsets
+from aiida_mlpotential.worker.tasks.evaluation import Evaluator
 
 EMT = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
 
@@ -124,6 +126,192 @@ def test_a_backend_without_forces_fails_the_frame(springs, water, monkeypatch):
     monkeypatch.setattr(springs, 'evaluate', lambda frames, request: Evaluation(np.zeros(len(frames))))
     with pytest.raises(FrameError, match='no forces'):
         hessian(springs, water, budget=100)
+
+
+class Clusters(Backend):
+    """Molecules of any size, harmonic: coordinates are joined by a matrix that depends on the number of atoms.
+
+    It has three members, of which the second is the mean, and knows nothing of analytic derivatives.
+    """
+
+    name = 'clusters'
+    properties = frozenset({'energy', 'forces', 'forces_std'})
+    n_members = 3
+
+    def __init__(self, fault=lambda frames: None):
+        self.fault, self.sizes = fault, []
+
+    @classmethod
+    def load(cls, spec, directory, settings):
+        raise AssertionError
+
+    @staticmethod
+    def matrix(atoms):
+        random = np.random.default_rng(atoms).normal(size=(3 * atoms, 3 * atoms))
+        return random + random.T
+
+    def evaluate(self, frames, request):
+        self.sizes.append(frames.n_atoms)
+        self.fault(frames)
+        positions = [frames.positions[i:j].ravel() for i, j in zip(frames.offsets, frames.offsets[1:], strict=False)]
+        forces = np.concatenate([-(x @ self.matrix(len(x) // 3)) for x in positions]).reshape(-1, 3)
+        members = np.stack([0.5 * forces, forces, 1.5 * forces]) if 'member_forces' in request else None
+        return Evaluation(np.zeros(len(frames)), forces=forces, member_forces=members)
+
+    def hessians(self, frames, **kwargs):
+        return None
+
+
+@pytest.fixture
+def clusters(molecules):
+    """Return ten molecules of one to twelve atoms."""
+    return Frames.from_ase(molecules)
+
+
+def _source(backend, budget=100, members=False):
+    return Source(backend, Evaluator(backend, []), budget, members)
+
+
+def _finished(stream, limit=None):
+    """Return the matrices, those of the members, the errors and the number of batches, after so many batches."""
+    matrices, members, errors = {}, {}, {}
+    number = 0
+    for number, finished in enumerate(stream.run(), 1):
+        matrices.update(finished.matrices)
+        members.update(finished.members)
+        errors.update(finished.errors)
+        if number == limit:
+            break
+    return matrices, members, errors, number
+
+
+def test_small_molecules_share_batches_and_large_ones_fill_many(clusters):
+    backend = Clusters()
+    flat, errors, notes = hessians(_source(backend, budget=100), clusters)
+    assert not errors and 'double precision' in notes[0] and len(notes) == 1
+    expected = [Clusters.matrix(count).ravel() for count in clusters.counts]
+    np.testing.assert_allclose(flat, np.concatenate(expected), rtol=0, atol=1e-7)
+    displaced = np.sum(6 * clusters.counts**2)
+    probes, batches = backend.sizes[:3], backend.sizes[3:]
+    assert probes == [clusters.n_atoms] * 3
+    assert max(batches) <= 100 and sum(batches) == displaced
+    assert len(batches) <= displaced / (100 - 2 * clusters.counts.max()) + 1
+
+
+def test_members_have_their_own_matrices(clusters):
+    matrices, members, errors, _ = _finished(HessianStream(_source(Clusters(), members=True), clusters))
+    assert not errors and sorted(matrices) == sorted(members) == list(range(10))
+    for index, count in enumerate(clusters.counts):
+        expected = Clusters.matrix(count) * np.array([0.5, 1, 1.5])[:, None, None]
+        np.testing.assert_allclose(matrices[index], expected[1], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(members[index], expected, rtol=0, atol=1e-7)
+
+
+def test_a_backend_without_forces_of_members_says_so(clusters):
+    class Silent(Clusters):
+        def evaluate(self, frames, request):
+            return super().evaluate(frames, request - {'member_forces'})
+
+    stream = HessianStream(_source(Silent(), members=True), clusters)
+    matrices, members, _, _ = _finished(stream)
+    assert len(matrices) == 10 and not members
+    assert NO_MEMBERS in stream.notes
+
+
+@pytest.mark.parametrize('members', [False, True])
+@pytest.mark.parametrize('precision', ['single', 'double'])
+def test_a_stream_that_ends_after_any_batch_goes_on_from_its_rows(clusters, members, precision):
+    """As often as it is killed: no row is made twice, and the matrices are the same to the last bit."""
+    backend = Clusters()
+    backend.precision = precision
+    whole, whole_members, _, _ = _finished(HessianStream(_source(backend, 150, members), clusters))
+    rows = sum(backend.sizes)
+    backend.sizes.clear()
+    left, begun, found, found_members = np.arange(10), None, {}, {}
+    for _ in range(1000):
+        frames = clusters.select(left)
+        stream = HessianStream(_source(backend, 150, members), frames, begun)
+        parts = _finished(stream, limit=2)  # the probe, which is made again, and one batch
+        for target, part in ((found, parts[0]), (found_members, parts[1])):
+            target.update({int(left[local]): value for local, value in part.items()})
+        done = np.array(sorted(parts[0]), dtype=np.int64)
+        saved = None if stream.begun is None else stream.begun.to_arrays(int(left[stream.begun.frame]))
+        left = np.delete(left, done)
+        if not len(left):
+            break
+        begun = saved and Rows.from_arrays(int(np.flatnonzero(left == saved['frame'])[0]), saved)
+    assert sorted(found) == list(range(10))
+    for index in range(10):
+        assert np.array_equal(found[index], whole[index])
+        assert not members or np.array_equal(found_members[index], whole_members[index])
+    if precision == 'single':
+        assert sum(backend.sizes) == rows
+
+
+def test_what_is_under_way_is_one_frame_at_most(clusters):
+    """A set of many molecules streams: matrices come out batch by batch, and only the rows of one frame are kept."""
+    stream = HessianStream(_source(Clusters(), 100), clusters.select(np.tile(np.arange(10), 5)))
+    seen = [len(finished.matrices) for finished in stream.run() if stream.begun is None or stream.begun.done]
+    assert sum(seen) == 50 and max(seen) < 20
+    assert stream.begun is None
+
+
+def test_a_frame_that_fails_when_it_is_displaced_costs_no_other(clusters):
+    """The benzene at hand cannot be evaluated once its third atom goes up."""
+    start = clusters.positions[clusters.offsets[3] + 2, 2]
+
+    def fault(frames):
+        large = np.flatnonzero(frames.counts == 12)
+        if np.any(frames.positions[frames.offsets[large] + 2, 2] > start + 1e-6):
+            raise RuntimeError('no')
+
+    matrices, _, errors, _ = _finished(HessianStream(_source(Clusters(fault)), clusters))
+    assert {index: (error.status, error.message) for index, error in errors.items()} == {
+        3: (FrameStatus.BACKEND_FAILED, 'RuntimeError: no')
+    }
+    assert sorted(matrices) == [index for index in range(10) if index != 3]
+    np.testing.assert_allclose(matrices[7], Clusters.matrix(11), rtol=0, atol=1e-7)
+
+
+def test_a_frame_that_has_failed_is_not_displaced_any_further(clusters):
+    """It fails when its float type is looked for: three batches of ten, halved four times to find it."""
+    attempts = []
+
+    def fault(frames):
+        if np.any(frames.counts == 12):
+            attempts.append(len(frames))
+            raise RuntimeError('no')
+
+    flat, errors, _ = hessians(_source(Clusters(fault)), clusters)
+    assert list(errors) == [3]
+    edges = hessian_offsets(clusters.offsets)
+    missing = np.isnan(flat)
+    assert missing[edges[3] : edges[4]].all() and missing.sum() == 36**2
+    assert len(attempts) <= 3 * 5
+
+
+def test_displaced_frames_that_do_not_fit_are_halved(clusters):
+    def fault(frames):
+        if frames.n_atoms > 60:
+            raise OutOfMemory('full')
+
+    whole, _, _ = hessians(_source(Clusters()), clusters)
+    backend = Clusters(fault)
+    found, errors, _ = hessians(_source(backend, budget=100), clusters)
+    assert not errors and np.array_equal(found, whole)
+
+
+def test_an_error_of_the_job_is_not_taken_for_one_of_a_frame(clusters):
+    def fault(frames):
+        raise WorkerError('ERROR_DEVICE_MISSING', 'gone')
+
+    with pytest.raises(WorkerError, match='gone'):
+        hessians(_source(Clusters(fault)), clusters)
+
+
+def test_no_frames_have_no_hessians(clusters):
+    flat, errors, notes = hessians(_source(Clusters()), clusters.select([]))
+    assert flat.shape == (0,) and not errors and not notes
 
 
 def test_a_crystal_does_not_care_about_translation():

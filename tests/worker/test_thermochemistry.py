@@ -73,6 +73,13 @@ def test_atoms_do_not_rotate() -> None:
     assert [values.tolist() for values in part] == [[[0.0]]] * 3
 
 
+def test_of_a_linear_molecule_the_largest_moment_counts() -> None:
+    """As in ASE: of one that is nearly linear both others differ a little, and the smallest is not quite zero."""
+    moments = np.array([[0.01, 43.1, 43.3], [0.0, 43.3, 43.3]])
+    part = thermochemistry.rotation(moments, np.array([5, 5]), np.array([1, 1]), ROOM)
+    assert part.entropy[0, 0] == part.entropy[1, 0]
+
+
 def test_rotation_refuses_what_no_molecule_has() -> None:
     """Four translations and rotations would be a mistake of the caller."""
     with pytest.raises(ValueError, match='n_rigid must be 3, 5 or 6'):
@@ -88,8 +95,18 @@ def test_moments_of_inertia_are_those_of_ase() -> None:
     frames = Frames.from_ase(structures)
     expected = [atoms.get_moments_of_inertia() for atoms in structures]
     assert thermochemistry.moments_of_inertia(frames) == pytest.approx(np.array(expected), abs=1e-9)
-    assert thermochemistry.moments_of_inertia(frames).min() >= 0
     assert thermochemistry.masses_of(frames) == pytest.approx([atoms.get_masses().sum() for atoms in structures])
+
+
+def test_no_moment_of_inertia_is_negative() -> None:
+    """The one along the axis of a linear molecule is zero: rounding must not take it below, however it is turned."""
+    structures = [molecule('CO2') for _ in range(200)]
+    for index, atoms in enumerate(structures):
+        atoms.rotate(1.7 * index, (1, 2, 3))
+    moments = thermochemistry.moments_of_inertia(Frames.from_ase(structures))
+    assert moments[:, 0].min() >= 0
+    assert moments[:, 0].max() < 1e-12
+    assert np.ptp(moments[:, 1:]) < 1e-12
 
 
 def test_vibration_is_that_of_ase() -> None:
@@ -132,7 +149,7 @@ def test_no_mode_is_too_high_or_too_low() -> None:
     """A high mode is frozen, a low one classical: S = k (1 + ln(kT/hv)), U = kT; nothing overflows on the way."""
     cold = thermochemistry.vibration(np.array([4000.0]), np.array([0.01]))
     assert [float(values[0, 0]) for values in cold] == [0.0, 0.0, 0.0]
-    low = 1e-6
+    low = 1e-9
     warm = thermochemistry.vibration(np.array([low]), ROOM)
     ratio = units.kB * 298.15 / (low * units.invcm)
     assert warm.entropy[0, 0] == pytest.approx(units.kB * (1 + math.log(ratio)), rel=1e-8)

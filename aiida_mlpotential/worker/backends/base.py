@@ -143,6 +143,23 @@ class Backend(abc.ABC):
             but tasks do, of every model with two members or more that has ``forces_std``
         """
 
+    def hessians(self, frames: Frames) -> FloatArray | None:
+        """Return analytic second derivatives of the energy, or ``None`` where these come from differences of forces.
+
+        :param frames: as :meth:`evaluate` takes them
+        :return: symmetric, ``(sum of (3 N)^2,)``, eV/angstrom^2, laid out as ``Evaluation.hessian``; NaN for a frame
+            whose second derivatives have to come from differences, though others have their own
+        :raises OutOfMemory: if they do not fit
+        """
+        return None
+
+    def member_hessians(self, frames: Frames) -> FloatArray | None:
+        """Return the same for each member, ``(m, sum of (3 N)^2)``, whose mean :meth:`hessians` is; or ``None``.
+
+        A backend with members gives both or neither.
+        """
+        return None
+
     def batch_atoms(self) -> int:
         """Return how many atoms a batch should have on this device, when nobody says otherwise."""
         return 2048

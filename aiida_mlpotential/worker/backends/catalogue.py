@@ -22,6 +22,7 @@ class BackendEntry:
     :ivar distance_unit: what a model expects where neither user nor file says
     :ivar precisions: float types of the models
     :ivar libraries: distributions that a job needs
+    :ivar analytic_hessian: whether models have analytic second derivatives (not every one needs to)
     :ivar family: how to make the calculator, for a package that is used through its ASE calculator
     """
 
@@ -34,6 +35,7 @@ class BackendEntry:
     distance_unit: str = 'angstrom'
     precisions: tuple[str, ...] = ('single', 'double')
     libraries: tuple[str, ...] = ()
+    analytic_hessian: bool = False
     family: AseFamily | None = None
 
 
@@ -46,6 +48,7 @@ def _entry_of(family: AseFamily) -> BackendEntry:
         _ALWAYS | family.properties,
         precisions=family.precisions,
         libraries=(family.distribution,),
+        analytic_hessian=family.hessian,
         family=family,
     )
 
@@ -60,6 +63,7 @@ BACKENDS: dict[str, BackendEntry] = {
         _ALWAYS | {'stress', 'atomic_energies'},
         energy_unit='Hartree',
         libraries=('torch', 'torchani'),
+        analytic_hessian=True,
     ),
     'schnetpack': BackendEntry(
         'schnetpack',
@@ -69,6 +73,7 @@ BACKENDS: dict[str, BackendEntry] = {
         _ALWAYS | {'stress', 'atomic_energies'},
         energy_unit='kcal/mol',
         libraries=('torch', 'schnetpack'),
+        analytic_hessian=True,
     ),
     'sgdml': BackendEntry(
         'sgdml',
@@ -88,6 +93,7 @@ BACKENDS: dict[str, BackendEntry] = {
         _ALWAYS | {'stress', 'atomic_energies'},
         precisions=('single',),
         libraries=('tensorflow', 'tensorflow-cpu', 'tf-keras', 'pinn'),
+        analytic_hessian=True,
     ),
     'ase': BackendEntry(
         'ase',

@@ -75,6 +75,21 @@ class Committee(Backend):
             means.pop('forces', None)
         return Evaluation(energies.mean(axis=0), member_energies=energies, **means)
 
+    def hessians(self, frames: Frames) -> FloatArray | None:
+        """Return the mean of the members' Hessians, or ``None`` where a member has none of itself."""
+        found = self.member_hessians(frames)
+        return None if found is None else np.asarray(found.mean(axis=0))
+
+    def member_hessians(self, frames: Frames) -> FloatArray | None:
+        """Return the Hessians of all members."""
+        found = []
+        for member in self._members:
+            hessians = member.hessians(frames)
+            if hessians is None:
+                return None
+            found.append(hessians)
+        return np.stack(found)
+
     def batch_atoms(self) -> int:
         """Return what a member takes at once: they are evaluated one after the other."""
         return self._members[0].batch_atoms()

@@ -30,6 +30,7 @@ class AseFamily:
     :ivar default_model: whether the package has the parameters of a model in it, used where there is no file; one
         that is fetched from elsewhere does not count, as nobody could say later which it was
     :ivar needs_cell: whether it fails on structures without a cell, though it heeds which directions are periodic
+    :ivar hessian: whether the calculator has ``get_hessian(atoms)`` in eV/angstrom^2, for some structures at least
     :ivar elements: chemical symbols of the model in the package; ``None`` where that depends on the file
     """
 
@@ -48,6 +49,7 @@ class AseFamily:
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     default_model: bool = False
     needs_cell: bool = False
+    hessian: bool = False
     elements: tuple[str, ...] | None = None
 
     @property
@@ -81,6 +83,7 @@ FAMILIES: dict[str, AseFamily] = {
         model_loader='pathlib:Path',  # of a plain string it takes `[` and `*` for a pattern of several files
         device_argument='device',
         precision_argument='default_dtype',
+        hessian=True,
     ),
     'chgnet': AseFamily(
         'CHGNet',
@@ -110,6 +113,7 @@ FAMILIES: dict[str, AseFamily] = {
         model_loader='aimnet.calculators:AIMNet2Calculator',
         device_argument='device',
         device_to_loader=True,
+        hessian=True,  # of molecules
     ),
     'sevennet': AseFamily(
         'SevenNet',

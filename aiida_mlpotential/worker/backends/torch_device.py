@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from ..errors import WorkerError
+from ..errors import OutOfMemory, WorkerError
 from .base import Settings
 
 _OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'std::bad_alloc', 'CUDA out of memory')
@@ -48,6 +50,21 @@ def choose_device(settings: Settings, backend: str = 'torchani') -> tuple[str, t
 def out_of_memory(exception: BaseException) -> bool:
     """Return whether an exception of torch means that memory ran out; it has a type of its own for the GPU only."""
     return any(text in str(exception) for text in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def memory_errors(device: str) -> Iterator[None]:
+    """Raise an error of torch for want of memory as ours.
+
+    :raises OutOfMemory: where torch could not allocate what it needs
+    """
+    try:
+        yield
+    except RuntimeError as exception:  # torch has a type for the GPU only
+        if not out_of_memory(exception):
+            raise
+        free_memory(device)
+        raise OutOfMemory('torch could not allocate what it needs') from None
 
 
 def free_memory(device: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..frames import BoolArray, FloatArray, Frames, IntArray
 from .guards import bonded_pairs, components
-from .internals import ANGLE, BOND, Internals
+from .internals import ANGLE, BOND, DIHEDRAL, Internals
 
 
 def carry(
@@ -49,7 +49,9 @@ def _hanging(frames: Frames, bonds: tuple[IntArray, IntArray], kind: IntArray, a
     cut = ((first == near[frame]) & (second == far[frame])) | ((first == far[frame]) & (second == near[frame]))
     _, label = components(frames.n_atoms, first[~cut], second[~cut])
     last = np.take_along_axis(atoms, (kind + 1)[:, None], axis=1)[:, 0]
-    return np.asarray(label == label[last][frames.frame_of_atom])
+    hanging = np.asarray(label == label[last][frames.frame_of_atom])
+    hanging[atoms[kind == DIHEDRAL, 1:3]] = False  # on the axis
+    return hanging
 
 
 @dataclasses.dataclass(frozen=True)

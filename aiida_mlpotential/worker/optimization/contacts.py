@@ -46,7 +46,7 @@ def _complete(frames: Frames) -> FloatArray:
     from ase.geometry import complete_cell
 
     complete: Any = complete_cell
-    periodic = frames.pbc.any(axis=1)
+    periodic = np.any(frames.pbc, axis=1)
     cells = np.where(periodic[:, None, None], frames.cells, np.eye(3))
     partly = periodic & ~frames.pbc.all(axis=1)
     for index in np.flatnonzero(partly & (np.abs(np.linalg.det(cells)) < 1e-3)):

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ..frames import BoolArray, FloatArray, Frames, IntArray
+from ..frames import FloatArray, Frames, IntArray
 from .cells import CellRules, cell_forces, deformations, exponential, logarithm, masked
 from .rows import Rows
 
@@ -55,10 +55,9 @@ class Coordinates:
         return result
 
     def forces(self, forces: FloatArray, stress: FloatArray | None) -> FloatArray:
-        """Return the forces on the coordinates, ``(R, 3)``, from those on the atoms and the stress."""
-        if self.rules is None:
+        """Return the forces on the coordinates, ``(R, 3)``, from those on the atoms and, for free cells, the stress."""
+        if self.rules is None or stress is None:
             return forces
-        assert stress is not None, 'cells cannot be optimized without the stress'
         rows = self.rows
         deformation = deformations(self.references, self.frames.cells)
         result = np.empty((rows.n_rows, 3))
@@ -68,11 +67,11 @@ class Coordinates:
 
     def undeformed_forces(self, forces: FloatArray) -> FloatArray:
         """Return forces on the atoms as those on their coordinates, ``(A, 3)``."""
-        return np.einsum('ai,aij->aj', forces, self._deformation())
+        return np.asarray(np.einsum('ai,aij->aj', forces, self._deformation()))
 
     def real_steps(self, steps: FloatArray) -> FloatArray:
         """Return steps of the coordinates of atoms as displacements in the present cell, ``(A, 3)``."""
-        return np.einsum('ai,aji->aj', steps, self._deformation())
+        return np.asarray(np.einsum('ai,aji->aj', steps, self._deformation()))
 
     def coordinate_steps(self, displacements: FloatArray) -> FloatArray:
         """Return displacements in the present cell as steps of the coordinates of atoms, ``(A, 3)``."""
@@ -103,14 +102,13 @@ class Coordinates:
         """Return the coordinates with the atoms elsewhere in the same cells."""
         return dataclasses.replace(self, frames=at(self.frames, positions))
 
-    def select(self, places: IntArray | BoolArray) -> Coordinates:
+    def select(self, places: IntArray) -> Coordinates:
         """Return those of some frames."""
-        chosen = np.flatnonzero(places) if places.dtype == bool else places
         return dataclasses.replace(
             self,
-            frames=self.frames.select(chosen),
-            references=self.references[chosen],
-            logs=self.logs[chosen],
+            frames=self.frames.select(places),
+            references=self.references[places],
+            logs=self.logs[places],
         )
 
     def joined(self, others: Coordinates) -> Coordinates:

@@ -64,7 +64,7 @@ class LBFGS(Stepper):
         self._model = ModelHessian()
         self._model.join(rows.counts)
         made_at = self.state['model_at']
-        made = np.isfinite(made_at[rows.starts]).all(axis=1)
+        made = np.asarray(np.isfinite(made_at[rows.starts]).all(axis=1))
         positions = np.where(rows.spread(made), made_at, 0.0)[rows.atoms]
         cells = np.where(made[:, None, None], made_at[rows.cells], frames.cells) if rows.with_cells else frames.cells
         self._model.update(dataclasses.replace(frames, positions=positions, cells=cells), made, ~free)
@@ -100,7 +100,7 @@ class LBFGS(Stepper):
     def _precondition(self, point: Point, accepted: BoolArray, vectors: FloatArray) -> FloatArray:
         """Return vectors divided by the first guess of the second derivatives."""
         rows, made_at, here = point.rows, self.state['model_at'], _geometries(point.frames, point.rows)
-        stale = accepted & (rows.longest(here - made_at) > STALE)
+        stale = np.asarray(accepted & (rows.longest(here - made_at) > STALE))
         if stale.any():
             self._model.update(point.frames, stale, ~point.free)
             self.state['model_at'] = np.where(rows.spread(stale), here, made_at)

@@ -1,4 +1,4 @@
-"""A cheap guess of the second derivatives from which LBFGS starts: stiff bonds, soft contacts, anything else in between.
+"""A cheap guess of the second derivatives from which LBFGS starts: stiff bonds, soft contacts, and what is between.
 
 A multiple of 1, the usual guess, holds for bonds of 30 eV/angstrom^2 as for torsions of a hundredth of that. Springs
 between near atoms instead halve the number of steps of organic molecules and of clusters of water.
@@ -7,6 +7,7 @@ between near atoms instead halve the number of steps of organic molecules and of
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -117,14 +118,29 @@ def _matrices(frames: Frames, width: int, held: BoolArray) -> FloatArray:
     springs = STIFFNESS * strength * shared[first] * shared[second]
     units = pairs.vectors / np.maximum(pairs.distances, 1e-10)[:, None]
     blocks = springs[:, None, None] * units[:, :, None] * units[:, None, :]
-    result = np.zeros((len(frames), width // 3, 3, width // 3, 3))
     frame = frames.frame_of_atom
     local = np.arange(frames.n_atoms) - frames.offsets[frame]
-    here, i, j = frame[first], local[first], local[second]
-    for sign, a, b in ((1, i, i), (1, j, j), (-1, i, j), (-1, j, i)):
-        np.add.at(result, (here, a, slice(None), b), sign * blocks)
-    matrices = result.reshape(len(frames), width, width)
-    diagonal = np.ones((len(frames), width // 3, 3))
-    diagonal[frame, local] = np.where(held, 1e6, GROUND)
-    matrices[:, np.arange(width), np.arange(width)] += diagonal.reshape(len(frames), width)
-    return matrices
+    axes = np.arange(3)
+    rows = (frame[first] * width + 3 * local[first])[:, None, None] + axes[:, None]
+    places = rows * width + (3 * local[second])[:, None, None] + axes
+    half = np.bincount(places.ravel(), -blocks.ravel(), len(frames) * width**2).astype(np.float64)  # also of no pairs
+    half = half.reshape(len(frames), width, width)
+    matrices = half + half.swapaxes(1, 2)
+    own = np.zeros((len(frames), width // 3, 3, 3))
+    for a, b in itertools.product(axes, axes):
+        weights = blocks[:, a, b]
+        sums = np.bincount(first, weights, frames.n_atoms) + np.bincount(second, weights, frames.n_atoms)
+        own[frame, local, a, b] = sums
+    own[:, :, axes, axes] += _grounds(frames, held, width)
+    blocked = matrices.reshape(len(frames), width // 3, 3, width // 3, 3)
+    atoms = np.arange(width // 3)
+    blocked[:, atoms, :, atoms] += own.swapaxes(0, 1)
+    return np.asarray(matrices)
+
+
+def _grounds(frames: Frames, held: BoolArray, width: int) -> FloatArray:
+    """Return what is added to the diagonal, ``(n, W / 3, 3)``: 1 where a matrix is filled up."""
+    result = np.ones((len(frames), width // 3, 3))
+    frame = frames.frame_of_atom
+    result[frame, np.arange(frames.n_atoms) - frames.offsets[frame]] = np.where(held, 1e6, GROUND)
+    return result

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Evaluation
+from ..errors import WorkerError
 from ..frames import BoolArray, FloatArray, Frames, IntArray
+from ..symmetry import SpaceGroups
 from .cells import CellRules
 from .constraints import Constraints
 from .convergence import Criteria
 from .coordinates import Coordinates, at, concatenate
 from .fire import Fire
+from .guards import energy_floors
 from .lbfgs import LBFGS
-from .rows import Rows
 from .stepper import Point, State, Stepper
 
 #: The optimizers that take many frames at once.
@@ -27,6 +29,7 @@ _COUNTERS: dict[str, float] = {
     'steps': 0,  # steps taken, in all runs together
     'base': 0,  # those that do not count against the limit of this job
     'initial_energy': np.nan,  # eV, before the first step
+    'floor': np.nan,  # eV, the energy below which something is wrong
     'last_enthalpy': np.nan,  # eV, in the last evaluation
     'way': 0.0,  # angstrom, the longest one of an atom in the last step
 }
@@ -82,10 +85,15 @@ class Pool:
     between :meth:`look` and :meth:`go`.
     """
 
-    def __init__(self, settings: Settings, symmetry: Symmetry | None = None) -> None:
+    def __init__(self, settings: Settings, symmetry: SpaceGroups | None = None) -> None:
         nothing = Frames.from_ase([])
-        self._settings, self._symmetry = settings, symmetry
+        self._settings = settings
+        #: The symmetry that is kept: that of all frames of the job, and that of those here.
+        self._all_groups, self._groups = symmetry, None if symmetry is None else symmetry.select(np.zeros(0, np.int64))
+        #: The numbers of the frames in the job.
         self.indices = np.zeros(0, dtype=np.int64)
+        #: Which frames could not be brought (back) to their constraints.
+        self.stuck = np.zeros(0, dtype=bool)
         #: The frames as the job got them.
         self.start = nothing
         self._here = Coordinates(nothing, settings.rules, nothing.cells, nothing.cells)
@@ -119,8 +127,8 @@ class Pool:
         """Return the steps that count against the limit of this job, ``(n,)``."""
         return (self.counters['steps'] - self.counters['base']).astype(np.int64)
 
-    def join(self, indices: IntArray, start: Frames, now: Frames, counters: Mapping[str, FloatArray]) -> BoolArray:
-        """Let frames join; return which of them could not be brought to the values of their constraints, ``(b,)``.
+    def join(self, indices: IntArray, start: Frames, now: Frames, counters: Mapping[str, FloatArray]) -> None:
+        """Let frames join, driven to the values of their constraints.
 
         :param indices: their numbers in the job, ``(b,)``
         :param start: the frames as the job got them
@@ -138,8 +146,8 @@ class Pool:
         for name, begin in _COUNTERS.items():
             new = counters.get(name, np.full(len(indices), float(begin)))
             self.counters[name] = np.concatenate([self.counters[name], new])
-        self._constraints = Constraints(self._settings.constraints, self.start, self.indices)
-        return failed
+        self._restrict()
+        self.stuck = np.concatenate([self.stuck, failed])
 
     def keep(self, frames: BoolArray) -> None:
         """Drop all frames but the given ones."""
@@ -150,25 +158,33 @@ class Pool:
         if len(self._forces):
             self._forces = self._forces[rows]
         self._here, self._before = self._here.select(places), self._before.select(places)
-        self.start, self.indices = self.start.select(places), self.indices[places]
+        self.start, self.indices, self.stuck = self.start.select(places), self.indices[places], self.stuck[places]
         self.counters = {name: values[places] for name, values in self.counters.items()}
         self._constraints = self._constraints.select(places)
+        self._groups = None if self._groups is None else self._groups.select(places)
+
+    def _restrict(self) -> None:
+        """Find out what keeps the frames that are here."""
+        self._constraints = Constraints(self._settings.constraints, self.start, self.indices)
+        self._groups = None if self._all_groups is None else self._all_groups.select(self.indices)
 
     def look(self, evaluation: Evaluation) -> Look:
         """Take note of an evaluation of the frames, all of which are sound, and say which are converged."""
         here, criteria = self._here, self._settings.criteria
-        assert evaluation.forces is not None, 'an optimization needs forces'
         forces, stress = evaluation.forces, evaluation.stress
-        if self._symmetry is not None:
-            forces = self._symmetry.vectors(self.indices, here.frames, forces)
-            stress = None if stress is None else self._symmetry.stress(self.indices, here.frames, stress)
+        if forces is None or (stress is None and here.rules is not None):
+            raise WorkerError('ERROR_PROPERTY_UNAVAILABLE', 'the backend left out forces or stress: choose another')
+        if self._groups is not None:
+            forces = self._groups.symmetrize_vectors(forces, here.frames.cells)
+            stress = None if stress is None else self._groups.symmetrize_stress(stress, here.frames.cells)
         forces = self._constraints.project(here.frames.positions, forces)
         self._forces = here.forces(forces, stress)
         largest = criteria.largest_forces(here.rows, self._forces)
         enthalpies, counters = here.enthalpies(evaluation.energies), self.counters
-        counters['initial_energy'] = np.where(
-            np.isnan(counters['initial_energy']), evaluation.energies, counters['initial_energy']
-        )
+        if np.isnan(counters['floor']).any():  # newcomers
+            known = {'initial_energy': evaluation.energies, 'floor': energy_floors(here.frames, evaluation)}
+            for name, values in known.items():
+                counters[name] = np.where(np.isnan(counters[name]), values, counters[name])
         first = counters['steps'] == 0
         gains = np.where(first, 0.0, (enthalpies - counters['last_enthalpy']) / here.frames.counts)
         # A frame that goes on from its end in an earlier run has made no step here that could be judged.
@@ -189,11 +205,15 @@ class Pool:
             self.counters['last_enthalpy'],
             here.frames,
             self._constraints.free,
-            self._project,
+            self.project,
         )
 
-    def go(self, steps: FloatArray | None = None) -> BoolArray:
-        """Make a step; return which frames could not be brought back to their constraints, ``(n,)``.
+    def values(self) -> FloatArray:
+        """Return the generalised coordinates, ``(R, 3)``."""
+        return self._here.values()
+
+    def go(self, steps: FloatArray | None = None) -> None:
+        """Make a step.
 
         :param steps: of the generalised coordinates, ``(R, 3)``; by default those of the optimizer
         """
@@ -202,25 +222,25 @@ class Pool:
             steps = self._stepper.step(self.point())
         moved = before.moved(steps)
         positions, failed = self._constraints.correct(moved.frames.positions)
-        if self._symmetry is not None:
-            positions = self._symmetry.positions(self.indices, before.frames, moved.frames, positions)
+        if self._groups is not None:
+            positions = self._groups.symmetrize_step(before.frames, moved.frames)
         self._before, self._here = before.frames, moved.placed(positions)
         ways = np.linalg.norm(positions - before.frames.positions, axis=1)
         self.counters['way'] = np.maximum.reduceat(ways, before.frames.offsets[:-1])
         self.counters['steps'] = self.counters['steps'] + 1
         self._forces = np.zeros((0, 3))
-        return failed
+        self.stuck = failed
 
-    def _project(self, vectors: FloatArray) -> FloatArray:
+    def project(self, vectors: FloatArray) -> FloatArray:
         """Take what is constrained out of steps ``(R, 3)``."""
         here, rows = self._here, self._here.rows
-        if self._symmetry is None and not self._constraints:
+        if self._groups is None and not self._constraints:
             return vectors
         steps = vectors[rows.atoms] if here.rules is None else here.real_steps(vectors[rows.atoms])
-        if self._symmetry is not None:
-            steps = self._symmetry.vectors(self.indices, here.frames, steps)
+        if self._groups is not None:
+            steps = self._groups.symmetrize_vectors(steps, here.frames.cells)
         steps = self._constraints.project(here.frames.positions, steps)
-        result = vectors.copy()
+        result = np.array(vectors)
         result[rows.atoms] = steps if here.rules is None else here.coordinate_steps(steps)
         return result
 
@@ -228,6 +248,7 @@ class Pool:
         """Return all that :meth:`restore` needs, between :meth:`go` and the next evaluation."""
         return {
             'indices': self.indices,
+            'stuck': self.stuck,
             'positions': self.frames.positions,
             'cells': self.frames.cells,
             'logs': self._here.logs,
@@ -243,12 +264,12 @@ class Pool:
         :param arrays: what :meth:`arrays` returned
         :param start: all frames as the job got them
         """
-        self.indices = arrays['indices']
+        self.indices, self.stuck = arrays['indices'], arrays['stuck']
         self.start = dataclasses.replace(start.select(self.indices), labels=())
         self._before = at(self.start, arrays['before_positions'], arrays['before_cells'])
         now = at(self.start, arrays['positions'], arrays['cells'])
         self._here = Coordinates(now, self._settings.rules, self.start.cells, arrays['logs'])
         self.counters = {name: arrays[name] for name in _COUNTERS}
-        self._constraints = Constraints(self._settings.constraints, self.start, self.indices)
+        self._restrict()
         state = {name: arrays[f'{_STEPPER}{name}'] for name in self._stepper.state}
         self._stepper.restore(state, now, self._here.rows, self._constraints.free)

@@ -65,23 +65,22 @@ ROWS: tuple[Parameter, ...] = (
         'force_tolerance',
         0.01,
         'a positive number of eV/angstrom',
-        'Converged when no atom feels a larger force (after constraints), and no component of the cell, as defined by '
-        "ASE's FrechetCellFilter, unless `stress_tolerance` is given. ASE's own default is 0.05; AMS has 0.05 "
-        '(0.001 Hartree/angstrom would be 0.027).',
+        'Converged when no atom feels a larger force after constraints (and no row of the cell, with the definition of '
+        "ASE's FrechetCellFilter, unless `stress_tolerance` is given). The default of ASE is 0.05, that of AMS 0.027.",
         is_positive,
     ),
     _row(
         'energy_tolerance',
         None,
         'a positive number of eV/atom, or null (not asked)',
-        'Converged only when the last step changed the energy by less than this for each atom.',
+        'Converged only when the last step changed the energy by less than this for each atom; AMS has 2.7e-4.',
         or_null(is_positive),
     ),
     _row(
         'step_tolerance',
         None,
         'a positive number of angstrom, or null (not asked)',
-        'Converged only when no atom went further than this in the last step.',
+        'Converged only when no atom went further than this in the last step; AMS has 0.01.',
         or_null(is_positive),
     ),
     _row(
@@ -125,7 +124,7 @@ ROWS: tuple[Parameter, ...] = (
         'keep_symmetry',
         False,
         'true, false',
-        'Keep the space group of crystals and the point group of molecules that they have at the start.',
+        'Keep the space group that each crystal has at the start; molecules get the status NO_CELL.',
         is_bool,
     ),
     _row(
@@ -173,9 +172,16 @@ _OF_CELLS = ('stress_tolerance', 'pressure', 'cell_mask', 'fixed_volume', 'hydro
 
 def check_together(parameters: Mapping[str, Any]) -> str | None:
     """Return one sentence on parameters that do not go together and what to do, or ``None`` if all is well."""
-    for problem in (_cell_problem(parameters), _precision_problem(parameters)):
+    for check in (_cell_problem, _symmetry_problem, _precision_problem):
+        problem = check(parameters)
         if problem:
             return f'parameters: {problem}'
+    return None
+
+
+def _symmetry_problem(parameters: Mapping[str, Any]) -> str | None:
+    if parameters['keep_symmetry'] and parameters['constraints']:
+        return 'constraints may break the symmetry that keep_symmetry keeps: leave one of them out.'
     return None
 
 
@@ -207,8 +213,7 @@ def _mask_problem(parameters: Mapping[str, Any]) -> str | None:
         return 'hydrostatic keeps the shape of the cell and cell_mask changes it: leave one of them out.'
     if parameters['fixed_volume'] and sum(mask[:3]) == 1:
         return (
-            'fixed_volume with a cell_mask that frees one length leaves it fixed, too: free another or set it to '
-            'false.'
+            'fixed_volume with a cell_mask that frees one length leaves it fixed, too: free another or set it to false.'
         )
     return None
 

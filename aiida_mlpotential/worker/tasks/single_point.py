@@ -6,9 +6,9 @@ import numpy as np
 
 from ..backends.base import Evaluation
 from ..batching import plan_batches
-from ..errors import FrameError, FrameStatus, OutOfMemory
-from ..frames import FloatArray, Frames, IntArray
-from ..hessian import hessian
+from ..errors import FrameError, FrameStatus
+from ..frames import Frames, IntArray
+from ..hessian import Source, hessians
 from .base import Context, Task
 from .evaluation import NON_FINITE, Arrays, arrays_of, blank, finite_frames, rows_of
 
@@ -50,26 +50,17 @@ def _evaluate(context: Context, batch: IntArray) -> None:
 
 
 def _store_with_hessians(context: Context, indices: IntArray, evaluation: Evaluation) -> None:
-    """Store the frames of a batch one by one, as each has its Hessian: a structure alone makes full batches."""
-    whole = context.frames.select(indices)
-    arrays = arrays_of(evaluation, whole)
-    for position in range(len(indices)):
-        here, frame = indices[[position]], whole.select([position])
-        outcome = _hessian(context, frame)
-        if isinstance(outcome, FrameError):
-            context.fail(here, outcome.status, outcome.message)
-            continue
-        rows = {name: array[rows_of(name, whole, np.array([position]))] for name, array in arrays.items()}
-        _write(context, here, frame, {**rows, 'hessian': outcome})
-
-
-def _hessian(context: Context, frame: Frames) -> FloatArray | FrameError:
-    try:
-        return hessian(context.backend, frame, context.budget)
-    except FrameError as exception:
-        return exception
-    except (OutOfMemory, MemoryError) as exception:
-        return FrameError(FrameStatus.OUT_OF_MEMORY, f'{frame.n_atoms} atoms do not fit in memory: {exception}')
+    """Store frames with their Hessians, which a frame may lack though its energy is known."""
+    frames = context.frames.select(indices)
+    source = Source(context.backend, context.evaluator, context.budget)
+    matrices, errors, notes = hessians(source, frames)
+    context.notes.extend(note for note in notes if note not in context.notes)
+    for position, error in errors.items():
+        context.fail(indices[[position]], error.status, error.message)
+    sound = np.setdiff1d(np.arange(len(frames)), list(errors))
+    arrays = {**arrays_of(evaluation, frames), 'hessian': matrices}
+    chosen = {name: array[rows_of(name, frames, sound)] for name, array in arrays.items()}
+    _write(context, indices[sound], frames.select(sound), chosen)
 
 
 def _store(context: Context, indices: IntArray, evaluation: Evaluation) -> None:

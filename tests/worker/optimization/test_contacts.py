@@ -15,7 +15,7 @@ from aiida_mlpotential.worker.optimization.contacts import find_contacts
 def _gas(n_atoms: int, seed: int, pbc=True, vacuum: bool = False) -> Atoms:
     """Dense random atoms, in and out of a skewed cell."""
     rng = np.random.default_rng(seed)
-    cell = np.diag(rng.uniform(2, 5, size=3)) + rng.normal(size=(3, 3)) * 0.3
+    cell = (np.diag(rng.uniform(2, 5, size=3)) + rng.normal(size=(3, 3)) * 0.3) * max(1.0, n_atoms / 30) ** (1 / 3)
     if vacuum:
         cell[2] = 0
     return Atoms(f'C{n_atoms}', positions=rng.random((n_atoms, 3)) * 9 - 3, cell=cell, pbc=pbc)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation
-from aiida_mlpotential.worker.errors import FrameStatus, OutOfMemory, WorkerError
+from aiida_mlpotential.worker.errors import FrameError, FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.tasks.single_point import SinglePoint
 
 
@@ -119,3 +119,28 @@ def test_an_error_of_the_whole_job_is_not_taken_for_one_of_a_frame(run):
 
     with pytest.raises(WorkerError, match='gone'):
         run(Fake(fault))
+
+
+def test_a_frame_without_a_hessian_fails_alone(run):
+    class Brittle(Fake):
+        """A backend that cannot evaluate frame 5 once one of its atoms has moved."""
+
+        def evaluate(self, frames, request):
+            for index, label in enumerate(frames.labels):
+                first = frames.positions[frames.offsets[index] : frames.offsets[index + 1]]
+                if label == 'cu5' and self.known.setdefault('here', first.copy()).tolist() != first.tolist():
+                    raise FrameError(FrameStatus.BACKEND_FAILED, 'it moved')
+            return super().evaluate(frames, request)
+
+    backend = Brittle()
+    backend.properties |= {'hessian'}
+    backend.known = {}
+    context = run(backend, properties=['energy', 'hessian'])
+    assert np.flatnonzero(context.store.status == FrameStatus.BACKEND_FAILED).tolist() == [5]
+    assert context.messages == {5: 'it moved'}
+    assert (context.store.status == FrameStatus.OK).sum() == 11
+    for index in (4, 6):
+        hessian = context.store.read('hessian', index)
+        assert hessian.shape == ((3 * context.frames.counts[index]) ** 2,)
+        assert np.abs(hessian).max() == pytest.approx(0, abs=1e-9)
+    assert any(note.startswith('hessians: ') for note in context.notes)

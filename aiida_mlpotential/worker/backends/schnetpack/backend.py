@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...errors import OutOfMemory, WorkerError
-from ...frames import Frames
+from ...errors import WorkerError
+from ...frames import FloatArray, Frames
 from ...schema import ModelSpec
 from ...units import DISTANCE_UNITS, ENERGY_UNITS
 from ..base import Backend, Evaluation, FileFacts, Settings
-from ..torch_device import choose_device, free_memory, import_torch, out_of_memory
+from ..torch_device import choose_device, import_torch, memory_errors
 from .files import inspect_file
 from .library import import_schnetpack, load_model
 
@@ -72,13 +72,13 @@ class SchNetPackBackend(Backend):
 
     def evaluate(self, frames: Frames, request: frozenset[str]) -> Evaluation:
         """Evaluate a batch."""
-        try:
+        with memory_errors(self.device):
             return self._engine.evaluate(frames, request)
-        except RuntimeError as exception:  # torch has a type for the GPU only
-            if not out_of_memory(exception):
-                raise
-            free_memory(self.device)
-            raise OutOfMemory('torch could not allocate what it needs') from None
+
+    def hessians(self, frames: Frames) -> FloatArray:
+        """Return analytic Hessians, in either precision."""
+        with memory_errors(self.device):
+            return self._engine.hessians(frames)
 
     def details(self) -> Mapping[str, Any]:
         """Return the cutoff in angstrom, and which output is the energy."""

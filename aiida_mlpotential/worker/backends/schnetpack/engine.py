@@ -18,6 +18,7 @@ from ...errors import FrameError, FrameStatus, WorkerError
 from ...frames import FloatArray, Frames
 from ...neighbors import find_half_pairs
 from ..base import Evaluation
+from ..hessians import rows_by_autograd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,6 +115,18 @@ class Engine:
         if 'atomic_energies' in request:
             result = dataclasses.replace(result, atomic_energies=self._atomic(outputs, frames, result.energies))
         return result
+
+    def hessians(self, frames: Frames) -> FloatArray:
+        """Return second derivatives of the energies, flat, eV/angstrom^2."""
+        import torch
+
+        with torch.enable_grad():
+            positions, _, inputs = self._prepare(frames, forces=True, stress=False)
+            energies, _ = self._run(inputs, len(frames))
+            gradient = torch.zeros_like(positions)
+            if energies.requires_grad:
+                (gradient,) = torch.autograd.grad([energies.sum()], [positions], create_graph=True)
+        return rows_by_autograd(gradient, positions, frames) * (self._units.energy / self._units.distance**2)
 
     def _prepare(self, frames: Frames, forces: bool, stress: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Make the inputs of the network; the first two are what is differentiated by."""

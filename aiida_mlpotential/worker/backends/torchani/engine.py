@@ -15,9 +15,12 @@ import numpy as np
 from ...frames import Frames
 from ...neighbors import find_half_pairs
 from ...statistics import sample_std
+from ...storage import hessian_offsets
 from ...units import HARTREE
 from ..base import Evaluation
+from ..hessians import block_offsets, from_blocks
 from .aev import Environment, build_topology, descriptor_bytes, place_constants
+from .hessian import PIECE_BYTES, Piece, Surroundings, edge_hessians, spread
 from .networks import ElementNetworks, Scratch, place_networks
 from .parameters import AniParameters
 
@@ -119,6 +122,49 @@ class AniEngine:
             peak = max(peak, total)
         return peak
 
+    def hessians(self, frames: Frames, each: bool = False) -> Floats:
+        """Return Hessians, flat, eV/angstrom^2: of the mean over the members, or for ``each`` member, ``(m, ...)``.
+
+        Written out by hand. In double precision, 8 members and 20 molecules of 3 to 30 atoms it takes a tenth of the
+        time of central differences.
+
+        :raises ValueError: as :meth:`evaluate`
+        """
+        import torch
+
+        elements = self._elements(frames)
+        offsets = hessian_offsets(frames.offsets)
+        result = np.empty((self.members if each else 1, int(offsets[-1])))
+        with torch.inference_mode():
+            for structures in _chunks(frames, elements, self.chunk_atoms):
+                chunk = frames.select(structures)
+                found = self._chunk_hessians(chunk, elements[frames.atom_indices(structures)], each)
+                sizes = np.diff(offsets)[structures]
+                rows = np.repeat(offsets[:-1][structures] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+                result[:, rows] = from_blocks(found, chunk) * HARTREE
+        return result if each else result[0]
+
+    def _chunk_hessians(self, batch: Frames, elements: Ints, each: bool) -> Floats:
+        """Return blocks of Hessians, ``(m or 1, sum of N^2, 3, 3)``, hartree/angstrom^2."""
+        import torch
+
+        self._scratch.reset()
+        present, local = np.unique(elements, return_inverse=True)
+        pairs = find_half_pairs(batch.positions, batch.offsets, batch.cells, batch.pbc, self.cutoff)
+        surroundings = Surroundings.of(pairs, local, self._constants.angular_cutoff)
+        features = self._environment(pairs, surroundings.rows, surroundings.elements).features()
+        networks = self._restricted_networks(tuple(present.tolist()))
+        size = (self.members if each else 1, int(block_offsets(batch)[-1]), 3, 3)
+        result = torch.zeros(size, dtype=torch.float64, device=self.device)
+        numbers = self.members * max(network.weights[0].shape[1] // self.members for network in networks)
+        for start, stop in surroundings.pieces(numbers, PIECE_BYTES[self.device.partition(':')[0]]):
+            piece = Piece.of(surroundings, start, stop, features)
+            network = networks[int(surroundings.elements[start])]
+            blocks = edge_hessians(piece, network, features[start:stop], len(present), self._constants)
+            spread(blocks if each else blocks.mean(dim=0, keepdim=True), surroundings, start, batch, result)
+        found: Floats = result.cpu().numpy()
+        return found
+
     def _elements(self, frames: Frames) -> Ints:
         """Number of each atom's element in the model."""
         return element_indices(frames, self._element_of)
@@ -135,14 +181,7 @@ class AniEngine:
         rows[order] = np.arange(len(order))
         counts = np.bincount(local).tolist()
         pairs = find_half_pairs(batch.positions, batch.offsets, batch.cells, batch.pbc, self.cutoff)
-        topology = build_topology(pairs, rows, local[order], self._constants, self.device)
-        environment = Environment(
-            topology,
-            self._constants,
-            torch.from_numpy(pairs.vectors).to(self.device),
-            torch.from_numpy(pairs.distances).to(self.device),
-            self._scratch,
-        )
+        environment = self._environment(pairs, rows, local[order])
         networks = self._restricted_networks(tuple(present.tolist()))
         outputs = [
             network.forward(features, self._scratch)
@@ -175,6 +214,18 @@ class AniEngine:
         stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
         found = Evaluation(energies.mean(axis=0), energies, forces, stress, atomic_energies=of_atoms)
         return found if samples is None else dataclasses.replace(found, **of_samples(samples, request))
+
+    def _environment(self, pairs: HalfPairs, rows: Ints, elements: Ints) -> Environment:
+        """Build the vectors of a batch; ``rows`` are those of its atoms, ``elements`` those of the rows."""
+        import torch
+
+        return Environment(
+            build_topology(pairs, rows, elements, self._constants, self.device),
+            self._constants,
+            torch.from_numpy(pairs.vectors).to(self.device),
+            torch.from_numpy(pairs.distances).to(self.device),
+            self._scratch,
+        )
 
     def _restricted_networks(self, present: tuple[int, ...]) -> list[ElementNetworks]:
         """Networks of these elements that take vectors of these elements only."""

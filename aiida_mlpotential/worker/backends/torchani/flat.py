@@ -21,6 +21,7 @@ from ...frames import Frames
 from ...neighbors import HalfPairs, find_half_pairs
 from ...units import HARTREE
 from ..base import Evaluation
+from ..hessians import rows_by_autograd
 from .engine import GRADIENTS, OF_MEMBERS, element_indices, forces_of_pairs, of_samples, stress_of_pairs
 
 if TYPE_CHECKING:
@@ -150,17 +151,52 @@ class FlatEngine:
     def _run(self, pairs: HalfPairs, elements: Ints, positions: Floats, gradients: bool) -> tuple[Tensor, Tensor]:
         """Return atomic energies ``(m, A)``, Hartree, and the vectors ``(pairs, 3)`` by which they can be derived."""
         import torch
-        from torchani.neighbors import Neighbors
 
         def put(array: NDArray[Any], dtype: Any = None) -> Tensor:
             return torch.from_numpy(array).to(device=self.device, dtype=dtype or self._dtype)
 
         # torchani's vectors lead from the second atom to the first
         vectors = put(-pairs.vectors).requires_grad_(gradients)
-        indices = put(np.stack([pairs.first, pairs.second]), torch.int64)
+        return self._call(pairs, elements, put(positions), vectors), vectors
+
+    def _call(self, pairs: HalfPairs, elements: Ints, positions: Tensor, vectors: Tensor) -> Tensor:
+        """Return atomic energies ``(m, A)``, Hartree; ``vectors`` lead from second to first atoms."""
+        import torch
+        from torchani.neighbors import Neighbors
+
+        indices = torch.from_numpy(np.stack([pairs.first, pairs.second])).to(self.device)
         neighbours = Neighbors(indices, vectors.norm(2, -1), vectors)
-        energies = self._model.call(put(elements[None], torch.int64), put(positions[None]), neighbours)
-        return energies.reshape(-1, len(elements)), vectors
+        energies = self._model.call(torch.from_numpy(elements[None]).to(self.device), positions[None], neighbours)
+        return energies.reshape(-1, len(elements))
+
+    def hessians(self, frames: Frames, each: bool = False) -> Floats:
+        """Return Hessians, flat, eV/angstrom^2: of the mean over the members, or for ``each`` member, ``(m, ...)``.
+
+        :raises ValueError: as :meth:`evaluate`
+        """
+        elements = self.indices(frames)
+        parts = [
+            self._chunk_hessians(frames.select(structures), elements[frames.atom_indices(structures)], each)
+            for structures in _chunks(frames, self.chunk_atoms)
+        ]
+        whole = np.concatenate([np.empty((self.members if each else 1, 0)), *parts], axis=1)
+        return whole if each else whole[0]
+
+    def _chunk_hessians(self, batch: Frames, elements: Ints, each: bool) -> Floats:
+        import torch
+
+        pairs = find_half_pairs(batch.positions, batch.offsets, batch.cells, batch.pbc, self.cutoff)
+        first, second = (torch.from_numpy(ends).to(self.device) for ends in (pairs.first, pairs.second))
+        positions = torch.from_numpy(batch.positions.copy()).to(self.device).requires_grad_()
+        translations = batch.positions[pairs.second] - batch.positions[pairs.first] - pairs.vectors
+        vectors = torch.from_numpy(translations).to(self.device) + positions[first] - positions[second]
+        outputs = self._call(pairs, elements, positions.detach().to(self._dtype), vectors.to(self._dtype))
+        scalars = outputs.sum(dim=1) if each else outputs.mean(dim=0).sum()[None]
+        found = []
+        for scalar in scalars:
+            (gradient,) = torch.autograd.grad(scalar, positions, create_graph=True, materialize_grads=True)
+            found.append(rows_by_autograd(gradient, positions, batch) * HARTREE)
+        return np.stack(found)
 
     def _evaluate_chunk(self, batch: Frames, elements: Ints, request: frozenset[str]) -> Evaluation:
         """Evaluate structures in one go, in eV."""

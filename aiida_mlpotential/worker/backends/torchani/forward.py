@@ -92,6 +92,9 @@ class ForwardEngine:
                 stress[chosen] = part.stress
         return Evaluation(energies, energies[None], forces, stress)
 
+    def hessians(self, frames: Frames, each: bool = False) -> None:
+        """Return nothing: nobody knows whether such a model can be differentiated twice, as its forces do not tell."""
+
     def estimate_bytes(self, frames: Frames, request: frozenset[str] = frozenset()) -> int:
         """Return 0: nobody knows what such a model needs before it is tried."""
         return 0

@@ -1,0 +1,282 @@
+"""Vibrational analysis of many frames: what is stored, what is refused, and what a kill or a stop costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations as AseVibrations
+
+from aiida_mlpotential.worker.backends import load_backend
+from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.registry import PRETRAINED
+from aiida_mlpotential.worker.runner import run_job
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.tasks.vibrations import Vibrations
+from aiida_mlpotential.worker.units import KCAL_PER_MOL
+from aiida_mlpotential.worker.vibrations import WAVENUMBER_OF_ONE, analyse
+
+#: What the forces of each member are multiplied with; the mean of them is one.
+MEMBERS = np.array([0.64, 1.0, 1.36])
+NAMES = ('H2O', 'CO2', 'CH4', 'O', 'C2H6', 'H2', 'C6H6', 'CH3OH')
+
+
+def springs(atoms, scale=30.0):
+    """Return the Hessian of springs between all atoms, at rest where these are, and of a wall that holds each."""
+    matrix = np.zeros((3 * len(atoms),) * 2)
+    for i, j in itertools.combinations(range(len(atoms)), 2):
+        line = atoms.positions[i] - atoms.positions[j]
+        way = np.zeros((len(atoms), 3))
+        way[i], way[j] = line, -line
+        matrix += scale / np.linalg.norm(line) ** 4 * np.outer(way, way)
+    return matrix + 0.5 * np.eye(len(matrix)) * (len(atoms) > 1)
+
+
+class Fake(Backend):
+    """Three members; molecules are told by their number of atoms, and harmonic about where they were made."""
+
+    name = 'fake'
+    properties = frozenset({'energy', 'forces', 'forces_std', 'hessian'})
+    n_members = 3
+
+    def __init__(self, structures, fault=lambda frames: None):
+        self.centres = {len(atoms): atoms.positions.ravel() for atoms in structures}
+        self.matrices = {len(atoms): springs(atoms) for atoms in structures}
+        self.fault, self.sizes, self.requests = fault, [], []
+
+    @classmethod
+    def load(cls, spec, directory, settings):
+        raise AssertionError
+
+    def evaluate(self, frames, request):
+        self.sizes.append(frames.n_atoms)
+        self.requests.append(request)
+        self.fault(frames)
+        ways = [
+            frames.positions[i:j].ravel() - self.centres[j - i]
+            for i, j in zip(frames.offsets, frames.offsets[1:], strict=False)
+        ]
+        slopes = [self.matrices[len(way) // 3] @ way for way in ways]
+        energies = np.array([way @ slope / 2 for way, slope in zip(ways, slopes, strict=True)])
+        forces = -np.concatenate(slopes).reshape(-1, 3)
+        members = MEMBERS[:, None, None] * forces if 'member_forces' in request else None
+        return Evaluation(energies, MEMBERS[:, None] * energies, forces, member_forces=members)
+
+    def hessians(self, frames, **kwargs):
+        return None
+
+
+@pytest.fixture
+def structures():
+    """Return molecules of eight different sizes, at rest."""
+    return [molecule(name) for name in NAMES]
+
+
+@pytest.fixture
+def run(make_context, structures):
+    """Return a function that runs the task over these molecules."""
+
+    def function(backend=None, task=Vibrations, atoms=None, **parameters):
+        frames = Frames.from_ase(structures if atoms is None else atoms, labels=NAMES if atoms is None else ())
+        context = make_context(task, backend or Fake(structures), frames, **parameters)
+        task().run(context)
+        return context
+
+    return function
+
+
+def saddle(backend, atoms, *eigenvalues):
+    """Give the vibrations of a molecule these eigenvalues, eV/angstrom^2/amu; the rest keep theirs."""
+    modes = analyse(Frames.from_ase([atoms]), backend.matrices[len(atoms)][None])
+    masses = np.repeat(atoms.get_masses(), 3)
+    rows = modes.modes[0] * masses / np.sqrt(modes.reduced_masses[0])[:, None]
+    values = np.square(modes.frequencies[0] / WAVENUMBER_OF_ONE)
+    first = int(modes.n_rigid[0])
+    values[first : first + len(eigenvalues)] = eigenvalues
+    backend.matrices[len(atoms)] = rows.T @ np.diag(values) @ rows
+
+
+def eigenvalue(wavenumber):
+    """Return the eigenvalue of a wavenumber, negative for an imaginary one."""
+    return np.sign(wavenumber) * (wavenumber / WAVENUMBER_OF_ONE) ** 2
+
+
+def test_every_array_is_stored_for_every_frame(run, structures):
+    context = run()
+    assert (context.store.status == FrameStatus.OK).all()
+    for index, atoms in enumerate(structures):
+        matrix = springs(atoms)
+        modes = analyse(Frames.from_ase([atoms]), matrix[None])
+        read = {name: context.store.read(name, index) for name in context.store.names}
+        np.testing.assert_allclose(read['hessian'], matrix.ravel(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(read['frequencies'], modes.frequencies[0], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(read['reduced_masses'][: modes.n_rigid[0]], modes.reduced_masses[0, 0:1].mean()
+                                   if len(atoms) == 1 else modes.reduced_masses[0, : modes.n_rigid[0]])
+        shapes = read['normal_modes'].reshape(3 * len(atoms), -1)
+        np.testing.assert_allclose(np.linalg.norm(shapes, axis=1), 1)
+        assert read['n_rigid'] == (3 if len(atoms) == 1 else 5 if NAMES[index] in ('CO2', 'H2') else 6)
+        assert read['n_imaginary'] == 0 and read['stationary'] == 1
+        assert read['zero_point_energies'] == pytest.approx(modes.zero_point_energies[0], abs=1e-6)
+        assert read['energies'] == pytest.approx(0)
+    assert context.progress.done == 8
+
+
+def test_members_have_their_frequencies_and_a_spread(run):
+    context = run()
+    for index in range(8):
+        mean, members = context.store.read('frequencies', index), context.store.read('member_frequencies', index)
+        np.testing.assert_allclose(members, np.sqrt(MEMBERS)[:, None] * mean, rtol=1e-6, atol=1e-6)
+        spread = context.store.read('frequency_std', index)
+        np.testing.assert_allclose(spread, members.std(axis=0, ddof=1), rtol=0, atol=1e-9)
+        assert np.array_equal(spread[: context.store.read('n_rigid', index)] == 0, mean[mean == 0] == 0)
+
+
+def test_members_are_left_out_on_request(run, structures):
+    backend = Fake(structures)
+    context = run(backend, member_frequencies=False)
+    assert not {'member_frequencies', 'frequency_std'} & set(context.store.names)
+    assert not any('member_forces' in request for request in backend.requests)
+    assert 'energy_std' in context.store.names
+
+
+def test_the_notes_say_how_hessians_were_made(run, structures):
+    assert [note for note in run().notes if 'double precision' in note]
+    backend = Fake(structures)
+    backend.precision = 'single'
+    assert [note for note in run(backend).notes if 'fourth order' in note]
+
+
+@pytest.mark.parametrize(
+    ('expected', 'wavenumbers', 'verdict'),
+    [
+        ('any', (-500, -300), ''),
+        ('minimum', (), ''),
+        ('minimum', (-15,), ''),
+        ('minimum', (-500,), 'not a minimum: it has 1 imaginary mode (500i cm^-1)'),
+        ('minimum', (-500, -300), 'not a minimum: it has 2 imaginary modes (500i, 300i cm^-1)'),
+        ('transition_state', (-500,), ''),
+        ('transition_state', (-500, -15), ''),
+        ('transition_state', (), 'not a transition state: it has no imaginary mode'),
+        ('transition_state', (-500, -300), 'not a transition state: it has 2 imaginary modes (500i, 300i cm^-1)'),
+    ],
+)
+def test_the_character_of_a_stationary_point_is_judged(run, structures, expected, wavenumbers, verdict):
+    backend = Fake(structures)
+    saddle(backend, structures[4], *map(eigenvalue, wavenumbers))
+    context = run(backend, atoms=[structures[4]], expected=expected)
+    status = FrameStatus.WRONG_CHARACTER if verdict else FrameStatus.OK
+    assert context.store.status.tolist() == [status]
+    assert context.messages == ({0: verdict} if verdict else {})
+    assert context.store.read('n_imaginary', 0) == sum(value < -20 for value in wavenumbers)
+    found = context.store.read('frequencies', 0)
+    np.testing.assert_allclose(np.sort(found)[: len(wavenumbers)], sorted(wavenumbers), rtol=0, atol=1e-3)
+
+
+def test_small_imaginary_modes_are_noted_and_do_not_count(run, structures):
+    backend = Fake(structures)
+    saddle(backend, structures[4], eigenvalue(-600), eigenvalue(-7))
+    context = run(backend)
+    assert context.store.read('n_imaginary', 4) == 1
+    assert [note for note in context.notes if 'imaginary_cutoff = 20.0 cm^-1 do not count (1 structure: C2H6)' in note]
+    strict = run(backend, atoms=[structures[4]], imaginary_cutoff=5.0, directory=context.directory / 'strict')
+    assert strict.store.read('n_imaginary', 0) == 2
+    assert not [note for note in strict.notes if 'imaginary_cutoff' in note]
+
+
+def test_a_frame_that_is_not_stationary_is_flagged(run, structures):
+    moved = [atoms.copy() for atoms in structures]
+    moved[2].positions[1, 0] += 0.05
+    context = run(atoms=moved)
+    assert [int(context.store.read('stationary', index)) for index in range(8)] == [1, 1, 0, 1, 1, 1, 1, 1]
+    assert context.store.status[2] == FrameStatus.OK
+    assert [note for note in context.notes if 'not stationary' in note and '(1 structure: #2)' in note]
+    loose = run(atoms=moved, force_tolerance=20.0, directory=context.directory / 'loose')
+    assert loose.store.read('stationary', 2) == 1
+
+
+def test_what_is_not_stationary_is_no_minimum(run, structures):
+    moved = structures[2].copy()
+    moved.positions[1, 0] += 0.05
+    context = run(atoms=[moved], expected='minimum')
+    assert context.store.status.tolist() == [FrameStatus.WRONG_CHARACTER]
+    assert 'largest force' in context.messages[0] and 'optimize it first' in context.messages[0]
+    assert np.isfinite(context.store.read('frequencies', 0)).all()
+
+
+@pytest.mark.parametrize('displaced', [False, True])
+def test_a_bad_frame_costs_no_other(run, structures, displaced):
+    """It fails where it is, or only once it is displaced."""
+    top = structures[4].positions[3, 1] + (1e-6 if displaced else -1)
+
+    def fault(frames):
+        large = np.flatnonzero(frames.counts == 8)
+        if np.any(frames.positions[frames.offsets[large] + 3, 1] > top):
+            raise RuntimeError('no')
+
+    context = run(Fake(structures, fault), batch_atoms=200)
+    assert np.flatnonzero(context.store.status != FrameStatus.OK).tolist() == [4]
+    assert context.store.status[4] == FrameStatus.BACKEND_FAILED
+    assert context.messages == {4: 'RuntimeError: no'}
+    assert np.isnan(context.store.read('frequencies', 4)).all()
+    assert context.progress.done == 8
+
+
+def test_a_backend_without_forces_fails_every_frame(run, structures):
+    class Mute(Fake):
+        def evaluate(self, frames, request):
+            return Evaluation(np.zeros(len(frames)), np.zeros((3, len(frames))))
+
+    context = run(Mute(structures))
+    assert (context.store.status == FrameStatus.BACKEND_FAILED).all()
+    assert 'no forces' in context.messages[0]
+
+
+class Killed(BaseException):
+    """As SIGKILL: nobody catches it."""
+
+
+def _dies_after(structures, batches):
+    """Return a backend that is killed in the given batch."""
+    backend = Fake(structures)
+
+    def fault(frames):
+        if len(backend.sizes) > batches:
+            raise Killed
+
+    backend.fault = fault
+    return backend
+
+
+def _same(one, other):
+    assert np.array_equal(one.store.status, other.store.status)
+    for name in one.store.names:
+        for index in range(len(one.frames)):
+            assert np.array_equal(one.store.read(name, index), other.store.read(name, index)), (name, index)
+
+
+def test_a_job_killed_in_one_hessian_loses_at_most_one_interval(run, structures, make_context):
+    """Benzene in batches of one row; with checkpoints after each, the second run makes the rows that are missing."""
+    benzene = [structures[6]]
+    parameters = {'batch_atoms': 24, 'checkpoint_interval': 0, 'properties': ['energy']}
+    whole = run(atoms=benzene, directory=None or make_context.__self__ if False else _fresh(), **parameters)
+    with pytest.raises(Killed):
+        run(_dies_after(structures, 24), atoms=benzene, **parameters)
+    backend = Fake(structures)
+    again = run(backend, atoms=benzene, **parameters)
+    assert backend.sizes == [12] + [24] * (36 - 20)  # where it is, then what the first run did not finish
+    _same(whole, again)
