@@ -26,11 +26,12 @@ MODEL = 'ANI-1ccx'
 #: Least ratios.
 OPTIMIZATION, HESSIANS = 4.0, 5.0
 #: eV/angstrom, and the most steps: what either side is asked for.
-FORCE_TOLERANCE, MAX_STEPS = 0.01, 500
+FORCE_TOLERANCE, MAX_STEPS = 0.002, 1000
 #: Largest differences allowed: energies of the minima (eV), and wavenumbers (cm^-1).
 SAME_MINIMUM, SAME_FREQUENCY = 1e-4, 1.0
-#: Displacement of ASE's differences: its default, 0.01 angstrom, errs by up to 3 wavenumbers.
-DELTA = 1e-3
+#: Displacement of ASE's differences. Its default, 0.01 angstrom, errs by up to 3 wavenumbers, and 1e-3 still straddles
+#: jumps in the second derivative of the CELU networks.
+DELTA = 1e-5
 
 
 def optimize_with_ase(calculator: Any, structures: list[Atoms]) -> tuple[float, list[Atoms]]:

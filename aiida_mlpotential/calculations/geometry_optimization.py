@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.data.trajectories import TrajectorySetData
+from aiida_mlpotential.symmetry.space_groups import symmetry_arrays
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.optimization.constraints import Constraints, validate_structures
@@ -18,6 +20,8 @@ from aiida_mlpotential.worker.parameters.geometry_optimization import BATCHED
 
 from .base import MlpotentialCalculation
 from .validation import Request
+
+_NO_GROUP = 'its space group was not found: look for atoms on top of each other, or leave out keep_symmetry'
 
 
 class GeometryOptimizationCalculation(MlpotentialCalculation):
@@ -74,17 +78,17 @@ class GeometryOptimizationCalculation(MlpotentialCalculation):
         """Return why constraints or the cell of single structures make no sense, by their number."""
         frames, parameters = request.frames, request.parameters
         problems = Constraints.problems(parameters['constraints'], frames)
-        if parameters['optimize_cell']:
-            flat = ~frames.pbc.all(axis=1)
-            text = f'optimize_cell: {FrameStatus.NO_CELL.help}'
-            problems.update((index, text) for index in flat.nonzero()[0].tolist())
+        arrays = cls.symmetry_arrays(frames, parameters)
+        if arrays is not None:
+            unknown = np.flatnonzero(np.diff(arrays['operation_offsets']) == 0)
+            problems.update((int(index), _NO_GROUP) for index in unknown)
+        flat = np.flatnonzero(~frames.pbc.all(axis=1))
+        for name in ('optimize_cell', 'keep_symmetry'):
+            if parameters[name]:
+                problems.update((int(index), f'{name}: {FrameStatus.NO_CELL.help}') for index in flat)
         return problems
 
     @classmethod
     def symmetry_arrays(cls, frames: Frames, parameters: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
         """Return the symmetry operations of the structures if they are to be kept."""
-        if not parameters['keep_symmetry']:
-            return None
-        from aiida_mlpotential.symmetry import operations
-
-        return operations(frames, parameters['symmetry_tolerance'])
+        return symmetry_arrays(frames, parameters['symmetry_tolerance']) if parameters['keep_symmetry'] else None

@@ -8,9 +8,11 @@ import numpy as np
 from aiida import orm
 from aiida.engine import calcfunction
 
-from aiida_mlpotential.data.normal_modes import SPIN_MULTIPLICITIES, NormalModesData
+from aiida_mlpotential.data.normal_modes import POINT_GROUPS, SPIN_MULTIPLICITIES, NormalModesData
 from aiida_mlpotential.data.structures import StructureSetData, to_frames
+from aiida_mlpotential.symmetry.point_groups import symmetry_numbers
 from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.ideal_gas import check_molecules, thermochemistry_of
 from aiida_mlpotential.worker.parameters import validate_parameters, with_defaults
 from aiida_mlpotential.worker.parameters.thermochemistry import check_structures
@@ -34,8 +36,9 @@ def ideal_gas(results: NormalModesData, structures: orm.Data, parameters: orm.Di
     :param results: normal modes, with thermochemistry or without
     :param structures: the structures (StructureSetData or StructureData) that they are those of
     :param parameters: ``temperatures`` (K), ``gas_pressure`` (Pa), ``low_frequency_cutoff`` (cm^-1),
-        ``symmetry_number`` and ``spin_multiplicity`` as a job takes them; what is left out is as the results have it
-    :raises ValueError: if the parameters are not valid, or no symmetry number is known
+        ``symmetry_number`` and ``spin_multiplicity`` as a job takes them; what is left out is as the results have it,
+        and symmetry numbers that they do not have are those of the point groups
+    :raises ValueError: if the parameters are not valid, or no symmetry number is known or found
     """
     return _ideal_gas(results, structures, dict(parameters.get_dict()))  # type: ignore[no-untyped-call]
 
@@ -63,7 +66,7 @@ def _ideal_gas(results: NormalModesData, structures: orm.Data, parameters: dict[
     assert isinstance(structures, (StructureSetData, orm.StructureData))  # noqa: S101 - checked above
     frames = to_frames(structures)
     complete = with_defaults({**_settings(results), **parameters}, 'thermochemistry')
-    numbers = _for_each(results, 'symmetry_numbers', parameters.get('symmetry_number'), unknown=0)
+    numbers, groups = _symmetry(results, frames, parameters.get('symmetry_number'))
     spins = _for_each(results, SPIN_MULTIPLICITIES, parameters.get('spin_multiplicity'), unknown=1)
     arrays = {name: results.get_array(name) for name in _NEEDED if name in results.get_arraynames()}
     values = thermochemistry_of(frames, arrays, Settings.of(complete), numbers, spins)
@@ -75,7 +78,9 @@ def _ideal_gas(results: NormalModesData, structures: orm.Data, parameters: dict[
         'temperatures': [float(value) for value in complete['temperatures']],
         'settings': {name: complete[name] for name in ('gas_pressure', 'low_frequency_cutoff')},
     }
-    return results.with_thermochemistry({**values, SPIN_MULTIPLICITIES: spins}, status, info)
+    if not np.any(status == FrameStatus.OK) and np.any(found == FrameStatus.NO_SYMMETRY_NUMBER):
+        raise ValueError('structures: no point group was found: give symmetry_number.')
+    return results.with_thermochemistry({**values, **groups, SPIN_MULTIPLICITIES: spins}, status, info)
 
 
 def _check(results: NormalModesData, structures: orm.Data, parameters: dict[str, Any]) -> str | None:
@@ -90,12 +95,18 @@ def _check(results: NormalModesData, structures: orm.Data, parameters: dict[str,
         return f'structures: these are {len(frames)} others than the {len(results)} that the modes are those of.'
     message = validate_parameters(parameters, 'thermochemistry')
     message = message or check_structures(with_defaults(parameters, 'thermochemistry'), frames.pbc)
-    message = message or check_masses(structures if isinstance(structures, orm.StructureData) else None)
-    if message:
-        return message
-    if 'symmetry_numbers' not in results.get_arraynames() and parameters.get('symmetry_number') is None:
-        return 'parameters: the results have no symmetry numbers: give symmetry_number.'
-    return None
+    return message or check_masses(structures if isinstance(structures, orm.StructureData) else None)
+
+
+def _symmetry(results: NormalModesData, frames: Frames, given: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the symmetry number of each structure, and the point groups if they were looked for only now.
+
+    :param given: what the parameters say, if anything
+    """
+    if given is not None or 'symmetry_numbers' in results.get_arraynames():
+        return _for_each(results, 'symmetry_numbers', given, unknown=0), {}
+    numbers, groups = symmetry_numbers(frames)
+    return numbers, {POINT_GROUPS: np.array(groups, dtype=np.str_)}
 
 
 def _settings(results: NormalModesData) -> dict[str, Any]:

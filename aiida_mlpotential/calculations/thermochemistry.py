@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
+from aiida_mlpotential.symmetry.libraries import import_library
+from aiida_mlpotential.symmetry.point_groups import symmetry_numbers
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.ideal_gas import check_molecules
@@ -33,7 +36,9 @@ class ThermochemistryCalculation(VibrationsCalculation):
     def frame_problems(cls, request: Request) -> dict[int, str]:
         """Return why there is no thermochemistry of single structures, by their number."""
         given: Any = request.parameters['symmetry_number']
-        # Of a set there may be very many: each is looked at once, when the job is sent.
+        # Of a set there may be very many: each is looked at once, when the job is sent. Without the library none is.
+        if given is None:
+            import_library('pymatgen')
         arrays = cls.symmetry_arrays(request.frames, request.parameters) if request.single else None
         numbers = (given or 1) if arrays is None else arrays['symmetry_numbers']
         statuses = check_molecules(request.frames, numbers)
@@ -45,6 +50,5 @@ class ThermochemistryCalculation(VibrationsCalculation):
         """Return symmetry numbers and point groups, unless the symmetry numbers are given."""
         if parameters['symmetry_number'] is not None:
             return None
-        from aiida_mlpotential.symmetry import symmetry_numbers
-
-        return symmetry_numbers(frames)
+        numbers, groups = symmetry_numbers(frames)
+        return {'symmetry_numbers': numbers, 'point_groups': np.array(groups, dtype=np.str_)}

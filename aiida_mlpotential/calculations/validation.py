@@ -10,6 +10,8 @@ from aiida import orm
 
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData, to_frames
+from aiida_mlpotential.symmetry.libraries import MissingLibraryError
+from aiida_mlpotential.symmetry.space_groups import TooManyOperationsError
 from aiida_mlpotential.worker.checks import Rules, check_frames, explain
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
@@ -94,7 +96,10 @@ def validate_inputs(process: type[Checked], inputs: dict[str, Any], ports: Any) 
         message = check(request)
         if message:
             return message
-    return _check_problems(request, process.frame_problems(request))
+    try:
+        return _check_problems(request, process.frame_problems(request))
+    except (MissingLibraryError, TooManyOperationsError) as exception:
+        return f'parameters: {exception}.'
 
 
 def _validate_parent(inputs: dict[str, Any]) -> str | None:

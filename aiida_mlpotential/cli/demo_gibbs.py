@@ -12,6 +12,7 @@ from aiida_mlpotential.worker.parameters import with_defaults
 from aiida_mlpotential.worker.thermochemistry import vibration, zero_point_energy
 from aiida_mlpotential.worker.units import HARTREE, KCAL_PER_MOL
 
+from .demo import REFERENCE
 from .reaction import ReactionEnergy
 from .reports import fail_unless_finished, notes_of, show_outcome
 from .reports_vibrations import character, vibrations_of
@@ -104,9 +105,11 @@ def format_results(optimization: ResultsData, results: ResultsData, labels: tupl
         '',
         'Reaction Gibbs energy: ' + click.style(f'{gibbs.value:+.2f} ± {gibbs.std:.2f} kcal/mol', bold=True),
         '',
-        f'± is the sample standard deviation of {results.n_members} reaction energies, one for each member with its '
-        'own modes;',
-        f'the deviations of both Gibbs energies, combined as if independent, give {combined:.2f} kcal/mol.',
+        f'± is the sample standard deviation of {results.n_members} values, one for each member with its own energies '
+        'and modes',
+        'at these geometries, subtracted member by member. The deviations of both Gibbs energies, combined as if '
+        f'independent, give {combined:.2f} kcal/mol.',
+        f'To compare ΔE with: CCSD(T) {REFERENCE:+.2f} kcal/mol, at the geometries of the benchmark.',
     ]
     return '\n'.join(lines)
 

@@ -30,7 +30,7 @@ _PROBE = 1e-7
 #: Part of a difference of forces that is not straight, from which on rounding made it.
 _STRAIGHT = 0.1
 #: So many elements of analytic Hessians are asked for at once; a structure with more is asked for alone.
-_MAX_ELEMENTS = 1 << 22
+_MAX_ELEMENTS = 1 << 20
 
 #: By how many lengths of step each atom is moved either way. Steps of single precision are so long that third
 #: derivatives show (0.06 eV/angstrom^2 for a bond with hydrogen, 2 to 4 wavenumbers): there each atom is moved half as
@@ -155,9 +155,9 @@ class HessianStream:
             yield finished
 
     def _analytic(self) -> Iterator[Finished]:
-        """Yield what the backend has of itself; it has no Hessians of members, which contain that of the mean."""
-        if self._source.members:
-            return
+        """Yield what the backend has of itself, but for a frame that was begun with differences."""
+        backend = self._source.backend
+        derivatives = backend.member_hessians if self._source.members else backend.hessians
         indices = np.delete(np.arange(len(self._frames)), [] if self.begun is None else [self.begun.frame])
         sizes = np.square(3 * self._frames.counts[indices])
         pending = list(plan_batches(indices, sizes, _MAX_ELEMENTS))[::-1]
@@ -165,7 +165,7 @@ class HessianStream:
             part = pending.pop()
             frames = self._frames.select(part)
             try:
-                flat = self._source.backend.hessians(frames)
+                flat = derivatives(frames)
             except WorkerError:
                 raise
             except Exception as exception:  # whatever it is, differences need less memory and tell which frame fails
@@ -176,15 +176,20 @@ class HessianStream:
                 continue
             if flat is None:
                 return
-            yield self._split(part, frames, flat)
+            yield self._split(part, frames, np.atleast_2d(flat))
 
     def _split(self, part: IntArray, frames: Frames, flat: FloatArray) -> Finished:
-        """Return the analytic Hessians of frames; what is not finite is left to the differences."""
+        """Return the analytic Hessians of frames; what is not finite is left to the differences.
+
+        :param flat: of the mean, or of each member where these are asked for, ``(1 or m, sum of (3 N)^2)``
+        """
         finished, edges = Finished(), hessian_offsets(frames.offsets)
         for index, count, (start, stop) in zip(part, frames.counts, itertools.pairwise(edges), strict=True):
-            matrix = flat[start:stop].reshape(3 * count, 3 * count)
-            if np.isfinite(matrix).all():
-                finished.matrices[int(index)] = (matrix + matrix.T) / 2
+            matrices = flat[:, start:stop].reshape(-1, 3 * count, 3 * count)
+            if np.isfinite(matrices).all():
+                finished.matrices[int(index)] = matrices.mean(axis=0)
+                if self._source.members:
+                    finished.members[int(index)] = matrices
                 self._alive[index] = False
                 self._note(ANALYTIC)
         return finished

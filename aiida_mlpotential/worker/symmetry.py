@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .frames import FloatArray, Frames, IntArray
+from .errors import WorkerError
+from .frames import BoolArray, FloatArray, Frames, IntArray
 
 #: Rows of transformed vectors that are held at once: 48 MB.
 _MAX_ROWS = 2**21
-
-
-class SymmetryError(ValueError):
-    """The arrays of the symmetry file do not fit the frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +43,30 @@ class SpaceGroups:
 
         :param arrays: ``rotations``, ``permutations`` and ``operation_offsets`` (``translations`` are not needed)
         :param frames: all frames of the job
-        :raises SymmetryError: if the arrays are not those of these frames
+        :raises WorkerError: if the arrays are not those of these frames
         """
-        try:
-            offsets = arrays['operation_offsets'].astype(np.int64)
-            rotations, permutations = arrays['rotations'].astype(np.int64), arrays['permutations']
-        except KeyError as error:
-            raise SymmetryError(f'the symmetry file has no {error}: submit the calculation again') from None
-        sizes = np.diff(offsets)
-        fits = len(sizes) == len(frames) and len(rotations) == offsets[-1] and bool(np.all(sizes > 0))
+        missing = [name for name in ('rotations', 'permutations', 'operation_offsets') if name not in arrays]
+        if missing:
+            raise _invalid(f'has no {missing[0]}')
+        offsets, rotations = arrays['operation_offsets'].astype(np.int64), arrays['rotations'].astype(np.int64)
+        permutations, sizes = arrays['permutations'], np.diff(offsets)
+        fits = len(sizes) == len(frames) and len(rotations) == offsets[-1] and bool(np.all(sizes >= 0))
         if not fits or len(permutations) != int(sizes @ frames.counts):
-            raise SymmetryError('the symmetry file does not belong to these structures: submit the calculation again')
+            raise _invalid('does not belong to these structures')
         if np.any(permutations < 0) or np.any(permutations >= np.repeat(frames.counts, sizes * frames.counts)):
-            raise SymmetryError('the symmetry file names atoms that are not there: submit the calculation again')
+            raise _invalid('names atoms that are not there')
         return cls(rotations, permutations, offsets, frames.counts)
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    @property
+    def known(self) -> BoolArray:
+        """Return whether the operations of each frame are known, ``(n,)``; the others are left as they are.
+
+        Those of molecules and slabs are not; a crystal without symmetry has one, the identity.
+        """
+        return np.asarray(np.diff(self.offsets) > 0)
 
     def select(self, indices: Sequence[int] | IntArray) -> SpaceGroups:
         """Return the operations of some frames, in the order given, as :meth:`Frames.select` does."""
@@ -80,8 +84,9 @@ class SpaceGroups:
         :param vectors: of all atoms, Cartesian, ``(A, 3)``
         :param cells: the cells now, ``(n, 3, 3)``; deformed as they may be, the operations stay those of the crystal
         """
-        fractional = np.einsum('ac,acj->aj', vectors, np.linalg.inv(cells)[self._frame_of_atom])
-        return np.asarray(np.einsum('ac,acj->aj', self._averaged(fractional), cells[self._frame_of_atom]))
+        cells, frame = self._where_known(cells), self._frame_of_atom
+        fractional = np.einsum('ac,acj->aj', vectors, np.linalg.inv(cells)[frame])
+        return np.asarray(np.einsum('ac,acj->aj', self._averaged(fractional), cells[frame]))
 
     def symmetrize_stress(self, stress: FloatArray, cells: FloatArray) -> FloatArray:
         """Return the part of stresses, or of other tensors, that all operations leave as it is, ``(n, 3, 3)``.
@@ -89,8 +94,9 @@ class SpaceGroups:
         :param stress: Cartesian, ``(n, 3, 3)``
         :param cells: the cells now, ``(n, 3, 3)``
         """
+        cells = self._where_known(cells)
         fractional = np.einsum('nai,nij,nbj->nab', cells, stress, cells)
-        averaged = np.empty_like(fractional)
+        averaged = fractional.copy()
         for frames, operations in self._groups(np.ones(len(self), dtype=np.int64)):
             rotations = self.rotations[operations].astype(np.float64)
             turned = np.einsum('goai,gab,gobj->gij', rotations, fractional[frames], rotations, optimize=True)
@@ -104,10 +110,14 @@ class SpaceGroups:
         The step is that of the fractional coordinates: cells may have changed as well. What deviation from the
         symmetry there was within its tolerance stays.
         """
-        frame = self._frame_of_atom
-        start = np.einsum('ac,acj->aj', before.positions, np.linalg.inv(before.cells)[frame])
-        end = np.einsum('ac,acj->aj', after.positions, np.linalg.inv(after.cells)[frame])
-        return np.asarray(np.einsum('ac,acj->aj', start + self._averaged(end - start), after.cells[frame]))
+        frame, cells = self._frame_of_atom, self._where_known(after.cells)
+        start = np.einsum('ac,acj->aj', before.positions, np.linalg.inv(self._where_known(before.cells))[frame])
+        end = np.einsum('ac,acj->aj', after.positions, np.linalg.inv(cells)[frame])
+        return np.asarray(np.einsum('ac,acj->aj', start + self._averaged(end - start), cells[frame]))
+
+    def _where_known(self, cells: FloatArray) -> FloatArray:
+        """Return the cells, with a unit cell in place of those of frames that are left as they are."""
+        return np.where(self.known[:, None, None], cells, np.eye(3))
 
     @property
     def _frame_of_atom(self) -> IntArray:
@@ -118,7 +128,7 @@ class SpaceGroups:
 
         Atom i gets ``R^-1 v[p(i)]`` of each operation: over a whole group that is the mean of all ``R v`` moved to i.
         """
-        result = np.empty_like(fractional)
+        result = fractional.copy()
         atom_starts = np.cumsum(self.counts) - self.counts
         sizes = np.diff(self.offsets) * self.counts
         entry_starts = np.cumsum(sizes) - sizes
@@ -138,10 +148,16 @@ class SpaceGroups:
         sizes = np.diff(self.offsets)
         for count, size in np.unique(np.stack([self.counts, sizes]), axis=1).T:
             frames = np.flatnonzero((self.counts == count) & (sizes == size))
+            if not count * size:
+                continue
             step = max(1, _MAX_ROWS // int(size * weights[frames[0]]))
             for start in range(0, len(frames), step):
                 part = frames[start : start + step]
                 yield part, self.offsets[part, None] + np.arange(size)
+
+
+def _invalid(text: str) -> WorkerError:
+    return WorkerError('ERROR_JOB_INVALID', f'the symmetry file {text}: submit the calculation again')
 
 
 def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:

@@ -38,6 +38,6 @@ def tetrahedron():
 
 
 @pytest.fixture(scope='session')
-def chain():
-    """Return three copper atoms in a line: a saddle point of order 2."""
-    return _relaxed(Atoms('Cu3', positions=[[0, 0, 0], [0, 0, 2.3], [0, 0, 4.6]]))
+def square():
+    """Return four copper atoms in a square: a saddle point of order 2."""
+    return _relaxed(Atoms('Cu4', positions=[[0, 0, 0], [2.3, 0, 0], [0, 2.3, 0], [2.3, 2.3, 0]]))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.folders import SandboxFolder
 from aiida.engine import run_get_node
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -13,6 +19,8 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 
 from aiida_mlpotential.calculations.geometry_optimization import GeometryOptimizationCalculation
+from aiida_mlpotential.calculations.single_point import SinglePointCalculation
+from aiida_mlpotential.data.model import ModelData, ModelInfo
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.data.trajectories import TrajectorySetData
 
@@ -192,3 +200,127 @@ def test_trajectories_are_nodes(run):
     for index, atoms in enumerate(outputs['output_structures'].get_frames()):
         np.testing.assert_allclose(outputs['trajectory'].get_ase(index)[-1].positions, atoms.positions)
         np.testing.assert_array_equal(outputs['trajectory'].get_ase(index)[0].positions, structures[index].positions)
+
+
+def _calcinfo(python_code, emt_model, **inputs):
+    """Return what a job would send and copy, without sending it, and the files that it would send."""
+    process = instantiate_process(
+        get_manager().get_runner(), GeometryOptimizationCalculation, code=python_code, model=emt_model, **inputs
+    )
+    with SandboxFolder() as folder:
+        return process.prepare_for_submission(folder), sorted(path.name for path in Path(folder.abspath).iterdir())
+
+
+def test_checkpoints_and_trajectories_of_the_parent_are_copied(python_code, emt_model, localhost, tmp_path):
+    parent = orm.RemoteData(computer=localhost, remote_path=str(tmp_path)).store()
+    inputs = {'structure': orm.StructureData(ase=cluster()), 'parent_folder': parent}
+    calcinfo, files = _calcinfo(python_code, emt_model, **inputs)
+    assert [item[1:] for item in calcinfo.remote_copy_list] == [
+        (f'{tmp_path}/arrays', 'parent/arrays'),
+        (f'{tmp_path}/checkpoint', 'parent/checkpoint'),
+    ]
+    assert 'parent' in files  # over SSH nobody else makes it
+    assert 'trajectory' not in calcinfo.retrieve_list
+    calcinfo, _ = _calcinfo(python_code, emt_model, **inputs, parameters={'trajectory': 1})
+    assert calcinfo.remote_copy_list[2][1:] == (f'{tmp_path}/trajectory', 'parent/trajectory')
+    assert 'trajectory' in calcinfo.retrieve_list
+
+
+def test_nothing_is_copied_of_another_job(run, python_code, emt_model):
+    structure = orm.StructureData(ase=cluster()).store()
+    _, single = run_get_node(SinglePointCalculation, code=python_code, model=emt_model, structure=structure)
+    inputs = {'structure': structure, 'parent_folder': single.outputs.remote_folder}
+    calcinfo, files = _calcinfo(python_code, emt_model, **inputs)
+    assert calcinfo.remote_copy_list == []
+    assert 'parent' in files
+    outputs, node = run(**inputs)
+    assert node.is_finished_ok, node.exit_message
+    assert 'the parent folder has no results of this very job: began anew' in outputs['output_parameters']['notes']
+
+
+@pytest.mark.parametrize('missing', [('checkpoint',), ('checkpoint', 'trajectory', 'arrays')])
+def test_a_parent_that_was_killed_early_is_no_obstacle(run, missing):
+    inputs = {'structures': StructureSetData.from_ase([cluster(0)]).store(), 'parameters': {**TIGHT, 'trajectory': 1}}
+    _, first = run(**inputs)
+    work = Path(first.outputs.remote_folder.get_remote_path())
+    for name in missing:
+        shutil.rmtree(work / name)
+    outputs, node = run(**inputs, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results'].energies[0] == pytest.approx(first.outputs.results.energies[0], abs=1e-9)
+    assert len(outputs['trajectory'].recorded) == 1
+
+
+def test_a_job_that_is_asked_to_stop_goes_on_from_its_checkpoint(run):
+    atoms = bulk('Cu') * (4, 4, 4)
+    atoms.rattle(0.2, seed=1)
+    inputs = {
+        'structure': orm.StructureData(ase=atoms),
+        'parameters': {'optimizer': 'FIRE', 'force_tolerance': 1e-5, 'max_steps': 5000, 'precision': 'double'},
+    }
+    monitor = orm.Dict({'entry_point': 'mlpotential.soft_stop', 'kwargs': {'seconds': 0}})
+    outputs, first = run(**inputs, monitors={'stop': monitor})
+    assert first.exit_status == CODES.ERROR_INCOMPLETE.status, first.exit_message
+    assert 'asked to stop after 0 of 1' in first.exit_message
+    assert outputs['results'].n_pending == 1
+    assert 'output_structure' not in outputs
+    outputs, node = run(**inputs, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    note = 'went on with 1 optimizations that an earlier run had under way'
+    assert note in outputs['output_parameters']['notes']
+    whole, undisturbed = run(**inputs)
+    assert undisturbed.is_finished_ok, undisturbed.exit_message
+    assert outputs['output_parameters']['steps'] == whole['output_parameters']['steps']
+    assert outputs['output_parameters']['energy'] == pytest.approx(whole['output_parameters']['energy'], abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ('structures', 'parameters', 'text'),
+    [
+        ([cluster()], {'max_steps': 0}, 'max_steps = 0'),
+        ([cluster()], {'max_steps': -3}, 'max_steps = -3'),
+        ([cluster()], {'optimize_cell': True}, r'structure: optimize_cell: Not periodic in three directions'),
+        ([cluster()] * 2, {'optimize_cell': True}, r'done for none of them; the first: optimize_cell: Not periodic'),
+        ([cluster()], {'keep_symmetry': True}, r'structure: keep_symmetry: Not periodic in three directions'),
+        ([cluster()], {'pressure': 1.0}, 'pressure means nothing while the cell is kept'),
+        ([cluster()], {'constraints': [{'kind': 'atoms', 'atoms': [4]}]}, 'structure: .*atom 4'),
+        ([cluster()] * 2, {'constraints': [{'kind': 'bond', 'atoms': [0, 9]}]}, 'none of them; the first: .*atom 9'),
+        (
+            [cluster()] * 2,
+            {'constraints': [{'kind': 'atoms', 'atoms': [0], 'structures': [2]}]},
+            'constraint 0 names structure 2, but there are only 2',
+        ),
+        ([cluster()] * 2, {'optimizer': 'BFGS'}, 'the optimizer BFGS takes one structure, these are 2'),
+        ([cluster()], {'optimizer': 'Newton'}, 'optimizer = .Newton. is not valid'),
+        ([cluster()], {'max_qbc': 0.01}, 'max_qbc asks for a spread, but EMT has one member'),
+    ],
+)
+def test_what_cannot_be_is_said_before_submission(run, structures, parameters, text):
+    inputs = {'structure': orm.StructureData(ase=structures[0])}
+    if len(structures) > 1:
+        inputs = {'structures': StructureSetData.from_ase(structures)}
+    with pytest.raises(ValueError, match=text):
+        run(**inputs, parameters=parameters)
+
+
+def test_a_few_impossible_structures_fail_on_their_own(run):
+    structures = StructureSetData.from_ase([crystal(), cluster()], labels=['a', 'b'])
+    constraints = [{'kind': 'atoms', 'atoms': [0], 'structures': [0]}]
+    outputs, node = run(structures=structures, parameters={'optimize_cell': True, 'constraints': constraints})
+    assert node.exit_status == CODES.ERROR_SOME_STRUCTURES_FAILED.status, node.exit_message
+    assert 'b: NO_CELL' in node.exit_message
+    assert outputs['results'].n_ok == 1
+
+
+def test_a_model_without_stress_cannot_optimize_cells(python_code, tmp_path, file_facts):
+    path = tmp_path / 'model.npz'
+    path.write_bytes(b'parameters that nobody reads before the validator refuses')
+    model = ModelData.from_file(path, backend='sgdml', elements=['Cu'], info=ModelInfo(energy_unit='eV'))
+    with pytest.raises(ValueError, match='has no stress; it has'):
+        run_get_node(
+            GeometryOptimizationCalculation,
+            code=python_code,
+            model=model,
+            structure=orm.StructureData(ase=crystal()),
+            parameters={'optimize_cell': True},
+        )

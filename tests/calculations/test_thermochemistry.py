@@ -69,8 +69,8 @@ def test_point_groups_are_found_before_the_job_is_sent(run, tetrahedron, nitroge
     np.testing.assert_allclose(entropies, [0, units.kB * np.log(3)], rtol=1e-6)
 
 
-def test_a_saddle_is_no_minimum(run, chain):
-    _, node = run(structure=orm.StructureData(ase=chain), parameters={'symmetry_number': 2})
+def test_a_saddle_is_no_minimum(run, square):
+    _, node = run(structure=orm.StructureData(ase=square), parameters={'symmetry_number': 8})
     assert node.exit_status == CODES.ERROR_WRONG_CHARACTER.status
 
 

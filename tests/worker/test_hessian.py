@@ -15,7 +15,16 @@ from aiida_mlpotential.worker.backends import load_backend
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
 from aiida_mlpotential.worker.errors import FrameError, FrameStatus, OutOfMemory, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.hessian import NO_MEMBERS, HessianStream, Rows, Source, hessian, hessians
+from aiida_mlpotential.worker.hessian import (
+    ANALYTIC,
+    NO_MEMBERS,
+    NOT_ANALYTIC,
+    HessianStream,
+    Rows,
+    Source,
+    hessian,
+    hessians,
+)
 from aiida_mlpotential.worker.registry import PRETRAINED
 from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.storage import hessian_offsets
@@ -157,9 +166,6 @@ class Clusters(Backend):
         forces = np.concatenate([-(x @ self.matrix(len(x) // 3)) for x in positions]).reshape(-1, 3)
         members = np.stack([0.5 * forces, forces, 1.5 * forces]) if 'member_forces' in request else None
         return Evaluation(np.zeros(len(frames)), forces=forces, member_forces=members)
-
-    def hessians(self, frames, **kwargs):
-        return None
 
 
 @pytest.fixture
@@ -307,6 +313,80 @@ def test_an_error_of_the_job_is_not_taken_for_one_of_a_frame(clusters):
 
     with pytest.raises(WorkerError, match='gone'):
         hessians(_source(Clusters(fault)), clusters)
+
+
+class Analytic(Clusters):
+    """It has second derivatives of itself; that of a molecule may be missing, or the batch may fail."""
+
+    def __init__(self, missing=(), fault=lambda frames: None):
+        super().__init__()
+        self.missing, self.problem, self.asked = missing, fault, []
+
+    def hessians(self, frames):
+        self.asked.append(len(frames))
+        self.problem(frames)
+        matrices = [np.where(n in self.missing, np.nan, self.matrix(n)).ravel() for n in frames.counts]
+        return np.concatenate(matrices)
+
+    def member_hessians(self, frames):
+        return np.array([[0.5], [1.0], [1.5]]) * self.hessians(frames)
+
+
+@pytest.mark.parametrize('members', [False, True])
+def test_analytic_second_derivatives_come_first(clusters, members):
+    backend = Analytic()
+    stream = HessianStream(_source(backend, members=members), clusters)
+    matrices, of_members, errors, _ = _finished(stream)
+    assert not errors and backend.asked == [10] and not backend.sizes
+    assert stream.notes == [ANALYTIC]
+    for index, count in enumerate(clusters.counts):
+        np.testing.assert_allclose(matrices[index], Clusters.matrix(count), rtol=1e-12)
+        if members:
+            expected = Clusters.matrix(count) * np.array([0.5, 1, 1.5])[:, None, None]
+            np.testing.assert_allclose(of_members[index], expected, rtol=1e-12)
+    assert bool(of_members) == members
+
+
+def test_what_the_backend_has_not_comes_from_differences(clusters):
+    backend = Analytic(missing=(11,))
+    stream = HessianStream(_source(backend, budget=1000), clusters)
+    matrices, _, errors, _ = _finished(stream)
+    assert not errors and sorted(matrices) == list(range(10))
+    np.testing.assert_allclose(matrices[7], Clusters.matrix(11), rtol=0, atol=1e-7)
+    assert set(backend.sizes[:3]) == {11} and sum(backend.sizes[3:]) == 6 * 11**2
+    assert stream.notes[0] == ANALYTIC and 'differences' in stream.notes[1]
+
+
+@pytest.mark.parametrize('error', [OutOfMemory('full'), RuntimeError('no')])
+def test_analytic_derivatives_that_fail_are_asked_for_by_halves_then_left(clusters, error):
+    def fault(frames):
+        if np.any(frames.counts == 12):
+            raise error
+
+    stream = HessianStream(_source(Analytic(fault=fault)), clusters)
+    matrices, _, errors, _ = _finished(stream)
+    assert not errors and sorted(matrices) == list(range(10))
+    np.testing.assert_allclose(matrices[3], Clusters.matrix(12), rtol=0, atol=1e-7)
+    assert [note for note in stream.notes if NOT_ANALYTIC in note and type(error).__name__ in note]
+
+
+def test_an_analytic_hessian_does_not_throw_away_rows_of_differences(clusters):
+    """A checkpoint may be of a run whose backend could not."""
+    slow = HessianStream(_source(Clusters(), 60), clusters)
+    _finished(slow, limit=4)
+    begun, backend = slow.begun, Analytic()
+    left = 3 * clusters.counts[begun.frame] - begun.done
+    matrices, _, _, _ = _finished(HessianStream(_source(backend, 60), clusters, begun))
+    assert left > 0 and sum(backend.sizes) == 2 * left * clusters.counts[begun.frame]
+    assert backend.asked == [9] and sorted(matrices) == list(range(10))
+
+
+def test_an_error_of_the_job_in_analytic_derivatives_ends_the_job(clusters):
+    def fault(frames):
+        raise WorkerError('ERROR_DEVICE_MISSING', 'gone')
+
+    with pytest.raises(WorkerError, match='gone'):
+        hessians(_source(Analytic(fault=fault)), clusters)
 
 
 def test_no_frames_have_no_hessians(clusters):

@@ -90,7 +90,7 @@ def test_vibrations_are_listed_with_their_spread(tmp_path, copper):
 
 def test_thermochemistry_has_a_row_for_each_temperature(tmp_path, copper):
     values = np.array([[HARTREE, 2 * HARTREE]])
-    arrays = {name: values for name in ('entropies', 'enthalpies', 'gibbs_energies', 'gibbs_energies_quasi_rrho')}
+    arrays = dict.fromkeys(('entropies', 'enthalpies', 'gibbs_energies', 'gibbs_energies_quasi_rrho'), values)
     arrays.update(energies=[0.0], symmetry_numbers=[12], n_excluded=[1])
     lines = _of_task(tmp_path, copper(1), arrays, {'temperatures': [298.15, 500]}).splitlines()
     assert 'Symmetry number        12' in lines

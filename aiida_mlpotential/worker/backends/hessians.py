@@ -59,8 +59,7 @@ def rows_by_autograd(gradient: Tensor, positions: Tensor, frames: Frames) -> Flo
     """
     import torch
 
-    offsets = hessian_offsets(frames.offsets)
-    result = np.zeros(int(offsets[-1]))
+    result = np.zeros(int(hessian_offsets(frames.offsets)[-1]))
     if not gradient.requires_grad:  # nothing depends on where the atoms are
         return result
     for coordinate in range(3 * int(frames.counts.max(initial=0))):
@@ -69,11 +68,21 @@ def rows_by_autograd(gradient: Tensor, positions: Tensor, frames: Frames) -> Flo
         direction = torch.zeros_like(gradient)
         direction[torch.from_numpy(frames.offsets[:-1][chosen] + atom).to(gradient.device), axis] = 1.0
         (found,) = torch.autograd.grad(gradient, positions, direction, retain_graph=True, materialize_grads=True)
-        values = found.detach().double().cpu().numpy()[frames.atom_indices(chosen)].ravel()
-        widths = 3 * frames.counts[chosen]
-        begins = offsets[:-1][chosen] + coordinate * widths
-        result[np.repeat(begins - np.cumsum(widths) + widths, widths) + np.arange(len(values))] = values
+        place_row(result, coordinate, found.detach().double().cpu().numpy(), frames)
     return symmetrized(result, frames)
+
+
+def place_row(flat: FloatArray, row: int, values: FloatArray, frames: Frames) -> None:
+    """Write one row of the Hessian of every frame that has so many.
+
+    :param flat: all Hessians, ``(sum of (3 N)^2,)``
+    :param values: ``(A, 3)``
+    """
+    chosen = np.flatnonzero(frames.counts > row // 3)
+    widths = 3 * frames.counts[chosen]
+    begins = hessian_offsets(frames.offsets)[:-1][chosen] + row * widths
+    places = np.repeat(begins - np.cumsum(widths) + widths, widths) + np.arange(widths.sum())
+    flat[places] = values[frames.atom_indices(chosen)].ravel()
 
 
 def _alike(frames: Frames) -> Iterator[tuple[IntArray, int]]:

@@ -72,15 +72,15 @@ def _remarks(context: Context) -> list[str]:
     floor = max(cutoff, MEMBER_FLOOR)
     members = 'member_gibbs_energies' in store.names
     left_out, raised = [], []
-    for index in np.flatnonzero(np.isin(store.status, list(HAS_RESULTS))):
+    for index in np.flatnonzero(np.isin(store.status, list(HAS_RESULTS))).tolist():
         n_rigid = int(store.read('n_rigid', index))
         wavenumbers = store.read('frequencies', index)[n_rigid:]
         counted = (wavenumbers > 0) & (wavenumbers >= cutoff)
         if not counted.all():
             values = [f'{abs(value):.1f}' + 'i' * bool(value < 0) for value in wavenumbers[~counted]]
-            left_out.append(f'{context.frames.label(int(index))} ({_first(values)})')
+            left_out.append(f'{context.frames.label(index)} ({_first(values)})')
         if members and (store.read('member_frequencies', index)[:, n_rigid:][:, counted] < floor).any():
-            raised.append(context.frames.label(int(index)))
+            raised.append(context.frames.label(index))
     notes = []
     if left_out:
         notes.append(f'modes in cm^-1 that are left out of the sums, in {_counted(left_out)}: {_first(left_out)}')

@@ -179,7 +179,8 @@ def _imaginary_text(frequencies: FloatArray, number: int) -> str:
     if not number:
         return 'it has no imaginary mode'
     shown = ', '.join(f'{-value:.0f}i' for value in np.sort(frequencies)[: min(number, _NAMED)])
-    return f'it has {number} imaginary mode{"s" if number > 1 else ""} ({shown}{", ..." * (number > _NAMED)} cm^-1)'
+    more, plural = ', ...' if number > _NAMED else '', 's' if number > 1 else ''
+    return f'it has {number} imaginary mode{plural} ({shown}{more} cm^-1)'
 
 
 def _remarks(context: Context) -> list[str]:

@@ -9,11 +9,11 @@ from ase.calculators.emt import EMT
 from ase.optimize import FIRE
 
 from aiida_mlpotential.worker.frames import Frames
+from aiida_mlpotential.worker.optimization import stepper as stepper_module
 from aiida_mlpotential.worker.optimization.fire import Fire
 from aiida_mlpotential.worker.optimization.rows import Rows
 from aiida_mlpotential.worker.optimization.stepper import Point
 
-#: Single atoms over a plate, for which the longest step of an atom is that of the frame, as in ASE.
 STRUCTURES = [Atoms('Cu2', [[0, 0, 0], [0, 0, distance]]) for distance in (2.1, 2.3, 2.4)]
 
 
@@ -28,8 +28,9 @@ def evaluate(frames, x):
     return np.array(energies), np.concatenate(forces)
 
 
-def test_each_step_is_that_of_ase():
-    """With steps that are short enough for no limit to matter."""
+def test_each_step_is_that_of_ase(monkeypatch):
+    """With limits too wide to matter, and energies that may rise: ASE takes no step back."""
+    monkeypatch.setattr(stepper_module, 'MAX_RISE', 1.0)
     frames = Frames.from_ase(STRUCTURES)
     rows = Rows.of(frames.counts, with_cells=False)
     stepper = Fire(10.0)

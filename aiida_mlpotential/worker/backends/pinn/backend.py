@@ -12,8 +12,10 @@ from ...errors import OutOfMemory, WorkerError
 from ...frames import FloatArray, Frames, IntArray
 from ...neighbors import find_half_pairs
 from ...schema import ModelSpec
+from ...storage import hessian_offsets
 from ...units import DISTANCE_UNITS, ENERGY_UNITS
 from ..base import Backend, Evaluation, FileFacts, Settings
+from ..hessians import place_row, symmetrized
 from .files import PARAMETERS_FILE, PinnFileError, PinnModel, read_model
 from .library import choose_device, choose_threads, import_libraries, session_config
 
@@ -123,6 +125,22 @@ class PinnBackend(Backend):
             energies, forces=forces, stress=stress, atomic_energies=atomic if 'atomic_energies' in request else None
         )
 
+    def hessians(self, frames: Frames) -> FloatArray:
+        """Return analytic Hessians of the network in single precision."""
+        try:
+            first, second, vectors = self._full_pairs(frames)
+            offsets = hessian_offsets(frames.offsets)
+            result = np.zeros(int(offsets[-1]))
+            ways = (_way(frames, first, second, row) for row in range(3 * int(frames.counts.max(initial=0))))
+            numbers = frames.numbers.astype('i4')
+            bends = self._graph.bends(numbers, first, second, vectors / self._distance, ways)
+            for row, bend in enumerate(bends):
+                place_row(result, row, -_forces(first, second, bend.astype('f8'), frames.n_atoms), frames)
+        except MemoryError:
+            raise OutOfMemory('numpy could not allocate what it needs') from None
+        factor = self._model.unit * self._energy / self._model.scale / self._distance**2
+        return symmetrized(result, frames) * factor
+
     def _full_pairs(self, frames: Frames) -> tuple[IntArray, IntArray, FloatArray]:
         """Return every pair in both directions, by rising first atom, with the vectors in angstrom."""
         pairs = find_half_pairs(frames.positions, frames.offsets, frames.cells, frames.pbc, self.cutoff)
@@ -137,6 +155,16 @@ class PinnBackend(Backend):
             'network': self._model.network,
             'checkpoint': self._model.checkpoint,
         }
+
+
+def _way(frames: Frames, first: IntArray, second: IntArray, row: int) -> FloatArray:
+    """Return how the vectors of the pairs change with one coordinate of every frame, ``(P, 3)``."""
+    atom, axis = divmod(row, 3)
+    moved = np.zeros(frames.n_atoms)
+    moved[frames.offsets[:-1][frames.counts > atom] + atom] = 1.0
+    way = np.zeros((len(first), 3))
+    way[:, axis] = moved[second] - moved[first]
+    return way
 
 
 def _forces(first: IntArray, second: IntArray, slopes: FloatArray, n_atoms: int) -> FloatArray:

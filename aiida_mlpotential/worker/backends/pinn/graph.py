@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import resource
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class PinnGraph:
                 raise WorkerError(
                     'ERROR_MODEL_UNSUPPORTED', f'PiNN cannot build the network {model.network} of params.yml ({reason})'
                 ) from exception
+            self._way = v1.placeholder('float32', [None, 3], 'way')
+            self._bend: Any = None
             self._row_bytes = _bytes_of_a_row(graph) if config.device_count.get('GPU', 1) == 0 else 0
             self._session = v1.Session(graph=graph, config=config)
             self._restore(v1.global_variables(), directory / model.checkpoint)
@@ -159,27 +162,66 @@ class PinnGraph:
         :return: outputs of the network ``(A,)`` and the gradient of their sum by the vectors ``(P, 3)``
         :raises OutOfMemory: if TensorFlow could not allocate what it needs
         """
+        n_atoms, n_pairs = len(numbers), len(first)
+        wanted = [self._energies, *([self._gradient] if gradient and self._gradient is not None else [])]
+        energies, *slopes = self._run(wanted, self._feed(numbers, first, second, vectors))
+        if not gradient:
+            return energies[:n_atoms], None
+        return energies[:n_atoms], slopes[0][:n_pairs] if slopes else np.zeros((n_pairs, 3), 'f4')
+
+    def bends(
+        self, numbers: IntArray, first: IntArray, second: IntArray, vectors: FloatArray, ways: Iterable[FloatArray]
+    ) -> Iterator[SingleArray]:
+        """Yield how the gradient of :meth:`run` changes along each of several ways, ``(P, 3)`` each.
+
+        :raises OutOfMemory: if TensorFlow could not allocate what it needs
+        """
+        self._build_bend()
+        feed = self._feed(numbers, first, second, vectors)
+        for way in ways:
+            if self._bend is None:
+                yield np.zeros((len(first), 3), 'f4')
+                continue
+            padded = np.zeros((len(feed[self._vectors]), 3), 'f4')
+            padded[: len(way)] = way
+            yield self._run([self._bend], {**feed, self._way: padded})[0][: len(first)]
+
+    def _build_bend(self) -> None:
+        """Add the second derivatives to the graph, which most jobs never need."""
+        if self._bend is not None or self._gradient is None:
+            return
+        with self._session.graph.as_default():
+            along = self._tf.reduce_sum(self._gradient * self._way)
+            self._bend = self._tf.convert_to_tensor(self._tf.gradients(along, self._vectors)[0])
+
+    def _feed(
+        self, numbers: IntArray, first: IntArray, second: IntArray, vectors: FloatArray
+    ) -> dict[Any, npt.NDArray[Any]]:
+        """Return what goes into the graph; the first rows are those given."""
         pairs = np.stack([first, second], axis=1)
-        n_atoms, n_pairs = len(numbers), len(pairs)
+        n_atoms = len(numbers)
         if self._dummy:
             step = np.array([[_DUMMY_DISTANCE * self._model.cutoff, 0.0, 0.0]])
             pairs = np.concatenate([pairs, [[n_atoms, n_atoms + 1], [n_atoms + 1, n_atoms]]])
             vectors = np.concatenate([vectors, step, -step])
             numbers = np.concatenate([numbers, numbers[:1], numbers[:1]])
         self._check_memory(pairs[:, 0])
-        wanted = [self._energies, *([self._gradient] if gradient and self._gradient is not None else [])]
-        feed = {self._elements: numbers, self._pairs: pairs, self._vectors: vectors}
+        return {self._elements: numbers, self._pairs: pairs, self._vectors: vectors}
+
+    def _run(self, wanted: list[Any], feed: dict[Any, npt.NDArray[Any]]) -> list[SingleArray]:
+        """Run the graph.
+
+        :raises OutOfMemory: if TensorFlow could not allocate what it needs
+        """
         try:
-            energies, *slopes = self._session.run(wanted, feed)
+            results: list[SingleArray] = self._session.run(wanted, feed)
         except (self._tf.errors.ResourceExhaustedError, MemoryError):
             raise OutOfMemory('TensorFlow could not allocate what it needs') from None
         except self._tf.errors.InternalError as exception:  # of a GPU
             if not any(text in str(exception) for text in _MEMORY_TEXTS):
                 raise
             raise OutOfMemory('TensorFlow could not allocate what it needs') from None
-        if not gradient:
-            return energies[:n_atoms], None
-        return energies[:n_atoms], slopes[0][:n_pairs] if slopes else np.zeros((n_pairs, 3), 'f4')
+        return results
 
 
 def _bytes_of_a_row(graph: Any) -> int:

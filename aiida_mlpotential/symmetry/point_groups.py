@@ -1,0 +1,160 @@
+"""Point groups and rotational symmetry numbers of molecules, found by pymatgen and checked against themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..worker.frames import FloatArray, Frames, IntArray
+from .libraries import import_library
+
+#: What a molecule has whose point group was not found.
+UNKNOWN = 'unknown'
+#: Where inertia's principal values, scaled to a sum of 2, count as equal, and a molecule so as a top: the first is
+#: for exact geometries, the others are for those that an optimization left some hundredths of an angstrom off. What is
+#: found with one of them is a group that the molecule has; the largest counts.
+_EIGENVALUE_TOLERANCES = (0.002, 0.01, 0.03)
+#: Largest molecule that is looked at, unless all its atoms are different: time grows with the cube.
+_MOST_ATOMS = 400
+#: Order of the largest point group that is not linear.
+_LARGEST_ORDER = 120
+#: Names of pymatgen that are not those of the textbooks.
+_NAMES = {'D*h': 'Dinfh', 'C*v': 'Cinfv', 'C1h': 'Cs', 'C1v': 'Cs', 'S2': 'Ci'}
+_CUBIC = {'T': 12, 'O': 24, 'I': 60}
+
+
+def symmetry_numbers(frames: Frames, tolerance: float = 0.1) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+    """Return the rotational symmetry number and the point group of each molecule.
+
+    Isotopes are not known: equal elements have equal masses.
+
+    :param frames: n frames
+    :param tolerance: angstrom; atoms this near to where an operation wants them count as there. Geometries that were
+        optimized to some meV/angstrom are off by less than 0.02
+    :return: symmetry numbers, ``(n,)``, 0 where none was found or the frame is periodic; and Schoenflies symbols, such
+        as ``C2v``, ``Dinfh``, ``Kh`` for an atom, ``unknown``, and an empty text for periodic frames
+    :raises MissingLibraryError: without pymatgen
+    """
+    symbols = [point_group(frames, index, tolerance) for index in range(len(frames))]
+    return np.array([rotational_number(symbol) for symbol in symbols], dtype=np.int32), tuple(symbols)
+
+
+def rotational_number(symbol: str) -> int:
+    """Return the number of rotations of a point group (1 for Cinfv, 2 for Dinfh), 0 for what is no point group.
+
+    :source: Fernandez-Ramos et al., Theor. Chem. Acc. 118 (2007) 813, table 1
+    """
+    fixed = {'C1': 1, 'Ci': 1, 'Cs': 1, 'Cinfv': 1, 'Kh': 1, 'Dinfh': 2}
+    if symbol in fixed:
+        return fixed[symbol]
+    if symbol.rstrip('hd') in _CUBIC:
+        return _CUBIC[symbol.rstrip('hd')]
+    match = re.fullmatch(r'([CDS])(\d+)[vhd]?', symbol)
+    if match is None:
+        return 0
+    order = int(match[2])
+    return {'C': order, 'D': 2 * order, 'S': order // 2}[match[1]]
+
+
+def point_group(frames: Frames, index: int, tolerance: float) -> str:
+    """Return the Schoenflies symbol of one frame; see :func:`symmetry_numbers`."""
+    if frames.pbc[index].any():
+        return ''
+    atoms = slice(frames.offsets[index], frames.offsets[index + 1])
+    numbers, positions = frames.numbers[atoms].astype(np.int64), frames.positions[atoms]
+    if len(numbers) < 2:
+        return 'Kh' if len(numbers) else UNKNOWN
+    if not np.isfinite(positions).all():
+        return UNKNOWN
+    centred = positions - positions.mean(axis=0)
+    # Distances from the best line and the best plane: sums over the right singular vectors beyond them.
+    along = centred @ np.linalg.svd(centred, full_matrices=True)[2].T
+    linear = bool(np.linalg.norm(along[:, 1:], axis=1).max() <= tolerance)
+    if not linear and _all_different(numbers, positions, 2 * tolerance):
+        return 'Cs' if np.abs(along[:, 2]).max() <= tolerance else 'C1'
+    if len(numbers) > _MOST_ATOMS:
+        return UNKNOWN
+    found = [
+        _by_library(numbers, positions, tolerance, eigenvalue_tolerance, linear)
+        for eigenvalue_tolerance in _EIGENVALUE_TOLERANCES
+    ]
+    return max(found)[1]
+
+
+def _all_different(numbers: IntArray, positions: FloatArray, tolerance: float) -> bool:
+    """Return whether no two atoms can be exchanged: they see different distances to the others.
+
+    Then no operation but the identity is left, and the reflection in the plane of a planar molecule. Most large
+    molecules are of this kind.
+    """
+    from scipy.spatial.distance import cdist
+
+    order = np.argsort(numbers, kind='stable')
+    numbers, distances = numbers[order], cdist(positions[order], positions[order])
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    views = np.concatenate([np.sort(part, axis=1) for part in np.split(distances, starts[1:], axis=1)], axis=1)
+    for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        for first in range(start, stop - 1):
+            if np.any(np.abs(views[first + 1 : stop] - views[first]).max(axis=1) <= tolerance):
+                return False
+    return True
+
+
+def _by_library(
+    numbers: IntArray, positions: FloatArray, tolerance: float, eigenvalue_tolerance: float, linear: bool
+) -> tuple[int, str]:
+    """Return the order and the symbol of what pymatgen finds, ``(0, 'unknown')`` where it contradicts itself or fails.
+
+    The operations that it found, as permutations of the atoms, have to make a group with as many rotations as its
+    symbol says. It judges by the shape of the inertia first, and takes near-spherical molecules for cubic and slender
+    ones for linear ones.
+    """
+    analyzer, core = import_library('pymatgen.symmetry.analyzer'), import_library('pymatgen.core')
+    molecule = core.Molecule(numbers.tolist(), positions)
+    limit = eigenvalue_tolerance if linear else min(eigenvalue_tolerance, 0.5 * _slenderness(molecule))
+    try:
+        result = analyzer.PointGroupAnalyzer(molecule, tolerance=tolerance, eigen_tolerance=limit)
+    except Exception:  # whatever went wrong in it, the point group is not known
+        return 0, UNKNOWN
+    symbol = _NAMES.get(result.sch_symbol, result.sch_symbol)
+    if linear or symbol in ('Cinfv', 'Dinfh'):
+        return (1, symbol) if linear and symbol in ('Cinfv', 'Dinfh') else (0, UNKNOWN)
+    rotations, order = _group(result)
+    return (order, symbol) if rotations == rotational_number(symbol) else (0, UNKNOWN)
+
+
+def _slenderness(molecule: Any) -> float:
+    """Return the product of inertia's principal values, scaled to a sum of 2, by which pymatgen calls linear."""
+    centred = np.asarray(molecule.get_centered_molecule().cart_coords)
+    masses = np.array([float(site.species.weight) for site in molecule])
+    squares = np.einsum('a,ai,aj->ij', masses, centred, centred)
+    return float(np.linalg.det(np.eye(3) - squares / np.trace(squares)))
+
+
+def _group(result: Any) -> tuple[int, int]:
+    """Return how many rotations, and how many operations in all, the operations of a molecule make together.
+
+    An operation is known by the atoms that it exchanges and whether it is a rotation: so products are exact, and the
+    group closes however inexact the geometry. More than the largest point group has: ``(0, 0)``.
+    """
+    from scipy.spatial import cKDTree
+
+    points = np.asarray(result.centered_mol.cart_coords)
+    tree = cKDTree(points)
+    generators = set()
+    for operation in result.symmops:
+        matrix = np.asarray(operation.rotation_matrix)
+        partners = tree.query(points @ matrix.T)[1]
+        generators.add((tuple(partners.tolist()), bool(np.linalg.det(matrix) > 0)))
+    identity = (tuple(range(len(points))), True)
+    group, new = {identity}, [identity]
+    while new:
+        products = {(tuple(b[i] for i in a), x == y) for a, x in new for b, y in generators}
+        new = list(products - group)
+        group.update(new)
+        if len(group) > _LARGEST_ORDER:
+            return 0, 0
+    return sum(proper for _, proper in group), len(group)
