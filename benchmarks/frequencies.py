@@ -26,8 +26,7 @@ SOURCES = {
     'in the NIST Chemistry WebBook: fundamentals',
     'b': 'W. S. Benedict, N. Gailar, E. K. Plyler, J. Chem. Phys. 24 (1956) 1139, '
     '[doi:10.1063/1.1742731](https://doi.org/10.1063/1.1742731): harmonic',
-    'c': 'I. Suzuki, J. Mol. Spectrosc. 25 (1968) 479, '
-    '[doi:10.1016/S0022-2852(68)80018-9](https://doi.org/10.1016/S0022-2852(68)80018-9): harmonic',
+    'c': 'I. Suzuki, J. Mol. Spectrosc. 25 (1968) 479: harmonic',
 }
 
 
@@ -80,9 +79,9 @@ MOLECULES = (
         'CO2',
         'D∞h',
         (
-            Mode('πu', 'bend', 667, 672.85),
-            Mode('σg+', 'symmetric stretch', 1333, 1354.31),
-            Mode('σu+', 'antisymmetric stretch', 2349, 2396.32),
+            Mode('Πu', 'bend', 667, 672.85),
+            Mode('Σg+', 'symmetric stretch', 1333, 1354.31),
+            Mode('Σu+', 'antisymmetric stretch', 2349, 2396.32),
         ),
         harmonic_source='c',
     ),
@@ -193,7 +192,7 @@ def classes(group: str, positions: np.ndarray) -> list[list[np.ndarray]]:
 #: What the sums over each class are on each representation (for one dimension of it).
 REPRESENTATIONS: dict[str, dict[tuple[int, ...], str]] = {
     'C2v': {(1,): 'a1', (-1,): 'b2'},
-    'D∞h': {(2, 1): 'σg+', (2, -1): 'σu+', (0, 1): 'πg', (0, -1): 'πu'},
+    'D∞h': {(2, 1): 'Σg+', (2, -1): 'Σu+', (0, 1): 'Πg', (0, -1): 'Πu'},
     'D3d': {
         (2, 3, 1): 'a1g',
         (2, -3, 1): 'a2g',

@@ -25,7 +25,7 @@ version = release = aiida_mlpotential.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.mathjax']
 myst_enable_extensions = ['amsmath', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
-exclude_patterns = ['_build', 'reference/generated']
+exclude_patterns = ['_build', 'reference/generated', 'reference/measured']
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'
 

@@ -28,7 +28,7 @@ from aiida_mlpotential.worker.registry import PRETRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
-PAGES = sorted(path for path in DOCS.rglob('*.md') if 'generated' not in path.parts and '_build' not in path.parts)
+PAGES = sorted(path for path in DOCS.rglob('*.md') if not {'generated', 'measured', '_build'} & set(path.parts))
 EXECUTED = [path for path in PAGES if '```python' in path.read_text()] + [ROOT / 'README.md']
 
 _BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
@@ -151,29 +151,45 @@ def _generator() -> ModuleType:
     return module
 
 
+def _own_parameters(task: str) -> list[str]:
+    """Return the names of the parameters of a task that are not those of single points."""
+    from aiida_mlpotential.worker.parameters import parameters_of
+
+    common = parameters_of('single_point')
+    return [name for name, item in parameters_of(task).items() if item != common.get(name)]
+
+
 def test_tables_hold_every_fact(tmp_path: Path) -> None:
     """The generated reference names everything that the code defines."""
     from aiida_mlpotential.worker.backends import BACKENDS
     from aiida_mlpotential.worker.backends.options import OPTIONS
     from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
-    from aiida_mlpotential.worker.parameters import PARAMETERS
-    from aiida_mlpotential.worker.quantities import PROPERTIES, QUANTITIES
+    from aiida_mlpotential.worker.parameters import parameters_of
+    from aiida_mlpotential.worker.quantities import PROPERTIES, QUANTITIES, TASK_QUANTITIES
     from aiida_mlpotential.worker.units import DISTANCE_UNITS, ENERGY_UNITS
 
     generate = _generator()
     generate.write_all(tmp_path)
     expected = {
-        'parameters': list(PARAMETERS),
-        'quantities': list(QUANTITIES),
+        'parameters': list(parameters_of('single_point')),
+        **{f'parameters_{task}': _own_parameters(task) for task in TASK_QUANTITIES if task != 'single_point'},
+        'convergence': [name for name in parameters_of('geometry_optimization') if name.endswith('_tolerance')][:4],
+        'quantities': [name for name, item in QUANTITIES.items() if item.kind != 'task'],
+        'quantities_geometry_optimization': list(TASK_QUANTITIES['geometry_optimization']),
+        'quantities_vibrations': list(TASK_QUANTITIES['vibrations']),
+        'quantities_thermochemistry': sorted(
+            set(TASK_QUANTITIES['thermochemistry']) - set(TASK_QUANTITIES['vibrations'])
+        ),
         'statuses': [item.name for item in FrameStatus],
         'exit_codes': [item.label for item in EXIT_CODES],
         'options': [key for options in OPTIONS.values() for key in options],
         'backends': [*BACKENDS, *PROPERTIES, 'kcal/mol, angstrom'],
         'models': [text for item in PRETRAINED.values() for text in (item.name, item.doi, item.sha256)],
         'units': [*ENERGY_UNITS, *DISTANCE_UNITS],
-        'ports': ['model', 'structures', 'parent_folder', 'output_parameters'],
-        'node_attributes': ['energy_std_max', 'formulas_complete', 'ensemble_size'],
-        'command_line': ['aiida-mlpotential demo', 'aiida-mlpotential launch single-point', 'models install'],
+        'ports': ['model', 'structures', 'parent_folder', 'output_parameters', 'output_structures', 'NormalModesData'],
+        'node_attributes': ['energy_std_max', 'formulas_complete', 'ensemble_size', 'n_transition_states'],
+        'command_line': ['aiida-mlpotential demo', 'models install', 'aiida-mlpotential stop']
+        + [f'aiida-mlpotential launch {task.replace("_", "-")}' for task in TASK_QUANTITIES],
     }
     assert set(expected) == set(generate.PAGES)
     for name, words in expected.items():

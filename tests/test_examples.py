@@ -13,6 +13,14 @@ from click.testing import CliRunner, Result
 from aiida_mlpotential.data.model import ModelData
 
 EXAMPLES = Path(__file__).parents[1] / 'examples'
+#: Examples that take a Code and a model, and need nothing else.
+PLAIN = (
+    'run_single_point.py',
+    'run_batch.py',
+    'run_geometry_optimization.py',
+    'run_vibrations.py',
+    'run_thermochemistry.py',
+)
 
 
 def _run(name: str, *arguments: object) -> Result:
@@ -64,6 +72,50 @@ def test_run_batch_and_query(model: ModelData) -> None:
     import ase
 
     assert f'  ase {ase.__version__}: 1' in answers.output
+
+
+def test_run_geometry_optimization(model: ModelData) -> None:
+    """Conformers find the same minimum; with too few steps they are not converged, and an atom can be fixed."""
+    result = _run('run_geometry_optimization.py', '--model', model.pk, '--number', '3')
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert '3 of 3 converged, exit code 0' in lines[0]
+    assert [line.rpartition(', ')[2] for line in lines[1:4]] == ['OK'] * 3
+    assert lines[4].startswith('optimized geometries: StructureSetData<')
+    result = _run('run_geometry_optimization.py', '--model', model.pk, '--number', '2', '--max-steps', '1')
+    assert '0 of 2 converged, exit code 410' in result.output
+    assert result.output.count('NOT_CONVERGED') == 2
+    assert _run('run_geometry_optimization.py', '--model', model.pk, '--number', '1', '--fix-atom', '0').exit_code == 0
+    structures = (
+        orm.QueryBuilder().append(orm.CalcJobNode, tag='job').order_by({'job': {'id': 'desc'}}).first(flat=True)
+    )
+    before, after = structures.inputs.structures.get_frames(), structures.outputs.output_structures.get_frames()
+    assert after.positions[0].tolist() == before.positions[0].tolist()
+    assert abs(after.positions - before.positions).max() > 0.01
+
+
+def test_run_vibrations(model: ModelData, tmp_path: Path) -> None:
+    """Three modes of water, at a minimum that another job found, and a movie of one."""
+    movie = tmp_path / 'movie.xyz'
+    result = _run('run_vibrations.py', '--model', model.pk, '--movie', movie)
+    assert result.exit_code == 0, result.output
+    assert 'H2O is at a minimum' in result.output
+    assert [line[:6] for line in result.output.splitlines() if line.startswith('mode ')] == [
+        'mode 0',
+        'mode 1',
+        'mode 2',
+    ]
+    assert movie.read_text().count('Lattice') + movie.read_text().count('Properties') >= 30
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 2
+
+
+def test_run_thermochemistry(model: ModelData) -> None:
+    """Two molecules with their point groups, and the difference of their Gibbs energies."""
+    pytest.importorskip('pymatgen', reason='the symmetry extra is not installed')
+    result = _run('run_thermochemistry.py', '--model', model.pk, '--educt', 'H2O', '--product', 'H2O')
+    assert result.exit_code == 0, result.output
+    assert result.output.count('H2O (C2v): E ') == 2
+    assert 'reaction Gibbs energy 0.00 kcal/mol at 298.15 K' in result.output.replace('-0.00', '0.00')
 
 
 def test_run_own_model(model: ModelData) -> None:
@@ -127,7 +179,7 @@ def test_query_finds_uncertain_structures(model: ModelData, monkeypatch) -> None
 )
 def test_mistakes_are_one_sentence(model: ModelData, arguments: list[str], message: str) -> None:
     """A Code or a model that does not exist is no traceback."""
-    for name in ('run_single_point.py', 'run_batch.py'):
+    for name in PLAIN:
         result = _run(name, '--model', model.pk, *arguments)
         assert result.exit_code == 1
         assert result.output.startswith('Error: ')
@@ -138,7 +190,7 @@ def test_failure_is_an_error(model: ModelData, tmp_path: Path) -> None:
     """A calculation without results ends an example with its exit message."""
     computer = orm.load_computer('localhost')
     orm.InstalledCode(label='false', computer=computer, filepath_executable='/bin/false').store()
-    for name in ('run_single_point.py', 'run_batch.py'):
+    for name in PLAIN:
         result = _run(name, '--model', model.pk, '--code', 'false@localhost')
         assert result.exit_code == 1
         assert 'failed: ' in result.output

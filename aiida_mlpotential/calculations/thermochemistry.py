@@ -38,7 +38,7 @@ class ThermochemistryCalculation(VibrationsCalculation):
         given: Any = request.parameters['symmetry_number']
         # Of a set there may be very many: each is looked at once, when the job is sent. Without the library none is.
         if given is None:
-            import_library('pymatgen')
+            import_library('pymatgen.symmetry.analyzer')
         arrays = cls.symmetry_arrays(request.frames, request.parameters) if request.single else None
         numbers = (given or 1) if arrays is None else arrays['symmetry_numbers']
         statuses = check_molecules(request.frames, numbers)

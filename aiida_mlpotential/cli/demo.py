@@ -47,7 +47,7 @@ def demo(directory: Path | None, fresh: bool, gibbs: bool) -> None:
     the eight members of the model, and the reaction energy with its own spread. With --gibbs it is two calculations:
     both structures are optimized, then come frequencies, enthalpies, entropies and the Gibbs energy of the reaction.
     """
-    check_backend()
+    check_backend(gibbs)
     home = DemoDirectory(directory or default_directory())
     home.check(fresh)
     steps = Steps()
@@ -89,13 +89,20 @@ def _run_gibbs(code: InstalledCode, model: ModelData, steps: Steps) -> list[Proc
     return list(nodes)
 
 
-def check_backend() -> None:
-    """Raise, before anything is made, if this Python does not have what the calculation needs."""
-    missing = [name for name in ('torch', 'torchani') if importlib.util.find_spec(name) is None]
+def check_backend(gibbs: bool = False) -> None:
+    """Raise, before anything is made, if this Python does not have what the calculation needs.
+
+    :param gibbs: whether point groups are to be found as well
+    """
+    needed = {'torch': 'torchani', 'torchani': 'torchani', **({'pymatgen': 'symmetry'} if gibbs else {})}
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
+        extras = sorted({needed[name] for name in missing}, reverse=True)
+        names = ' and '.join(f'`{extra}`' for extra in extras)
         raise click.ClickException(
-            f'the demo needs {" and ".join(missing)}, which this Python does not have: install the extra '
-            "`torchani` with `pip install 'aiida-mlpotential[torchani]'` (in a checkout `-e '.[torchani]'`)."
+            f'the demo needs {" and ".join(missing)}, which this Python does not have: install the '
+            f'extra{"s" if len(extras) > 1 else ""} {names} with '
+            f"`pip install 'aiida-mlpotential[{','.join(extras)}]'` (in a checkout `-e '.[{','.join(extras)}]'`)."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -13,12 +14,13 @@ from .libraries import import_library
 
 #: What a molecule has whose point group was not found.
 UNKNOWN = 'unknown'
-#: Where inertia's principal values, scaled to a sum of 2, count as equal, and a molecule so as a top: the first is
-#: for exact geometries, the others are for those that an optimization left some hundredths of an angstrom off. What is
-#: found with one of them is a group that the molecule has; the largest counts.
-_EIGENVALUE_TOLERANCES = (0.002, 0.01, 0.03)
-#: Largest molecule that is looked at, unless all its atoms are different: time grows with the cube.
-_MOST_ATOMS = 400
+#: Principal values of the inertia, scaled to a sum of 2, may differ by as much between equivalent axes of a molecule
+#: that an optimization left some hundredths of an angstrom off.
+_MOST_UNEQUAL = 0.1
+#: Largest molecule that is looked at.
+_MOST_ATOMS = 1000
+#: Operations that are tried at most, some seconds: among hundreds of like atoms there are millions of candidates.
+_MOST_TRIALS = 50_000
 #: Order of the largest point group that is not linear.
 _LARGEST_ORDER = 120
 #: Names of pymatgen that are not those of the textbooks.
@@ -67,21 +69,39 @@ def point_group(frames: Frames, index: int, tolerance: float) -> str:
     numbers, positions = frames.numbers[atoms].astype(np.int64), frames.positions[atoms]
     if len(numbers) < 2:
         return 'Kh' if len(numbers) else UNKNOWN
-    if not np.isfinite(positions).all():
+    if len(numbers) > _MOST_ATOMS or not np.isfinite(positions).all():
         return UNKNOWN
     centred = positions - positions.mean(axis=0)
-    # Distances from the best line and the best plane: sums over the right singular vectors beyond them.
-    along = centred @ np.linalg.svd(centred, full_matrices=True)[2].T
+    along = centred @ np.linalg.eigh(centred.T @ centred)[1][:, ::-1]  # the longest extent first, the thickness last
     linear = bool(np.linalg.norm(along[:, 1:], axis=1).max() <= tolerance)
     if not linear and _all_different(numbers, positions, 2 * tolerance):
         return 'Cs' if np.abs(along[:, 2]).max() <= tolerance else 'C1'
-    if len(numbers) > _MOST_ATOMS:
-        return UNKNOWN
-    found = [
-        _by_library(numbers, positions, tolerance, eigenvalue_tolerance, linear)
-        for eigenvalue_tolerance in _EIGENVALUE_TOLERANCES
-    ]
-    return max(found)[1]
+    molecule = import_library('pymatgen.core').Molecule(numbers.tolist(), positions)
+    values = _principal_values(molecule)
+    return max(_by_library(molecule, tolerance, limit, linear) for limit in _eigenvalue_tolerances(values, linear))[1]
+
+
+def _principal_values(molecule: Any) -> FloatArray:
+    """Return the principal values of the inertia, scaled to a sum of 2, largest first."""
+    centred = np.asarray(molecule.get_centered_molecule().cart_coords)
+    masses = np.array([float(site.species.weight) for site in molecule])
+    squares = np.einsum('a,ai,aj->ij', masses, centred, centred)
+    return np.asarray(1.0 - np.linalg.eigvalsh(squares / np.trace(squares)))
+
+
+def _eigenvalue_tolerances(values: FloatArray, linear: bool) -> list[float]:
+    """Return with which tolerances pymatgen takes a molecule for each kind of top that it may be.
+
+    It judges by the inertia first: an asymmetric, symmetric or spherical top is searched for different axes. Which one
+    it is, an inexact geometry leaves open, so all are tried. A product of the values below the tolerance means linear
+    to it, which slender molecules are not.
+    """
+    if linear:
+        return [_MOST_UNEQUAL]
+    gaps = sorted([values[0] - values[1], values[1] - values[2], values[0] - values[2]])
+    limit = min(_MOST_UNEQUAL, 0.99 * float(np.prod(values)))
+    wanted = [0.5 * gaps[0], 1.01 * gaps[0] + 1e-9, 1.01 * gaps[2] + 1e-9]
+    return [wanted[0], *(value for value in wanted[1:] if value < limit)]
 
 
 def _all_different(numbers: IntArray, positions: FloatArray, tolerance: float) -> bool:
@@ -103,20 +123,14 @@ def _all_different(numbers: IntArray, positions: FloatArray, tolerance: float) -
     return True
 
 
-def _by_library(
-    numbers: IntArray, positions: FloatArray, tolerance: float, eigenvalue_tolerance: float, linear: bool
-) -> tuple[int, str]:
+def _by_library(molecule: Any, tolerance: float, eigenvalue_tolerance: float, linear: bool) -> tuple[int, str]:
     """Return the order and the symbol of what pymatgen finds, ``(0, 'unknown')`` where it contradicts itself or fails.
 
     The operations that it found, as permutations of the atoms, have to make a group with as many rotations as its
-    symbol says. It judges by the shape of the inertia first, and takes near-spherical molecules for cubic and slender
-    ones for linear ones.
+    symbol says: it takes near-spherical molecules for cubic and slender ones for linear ones.
     """
-    analyzer, core = import_library('pymatgen.symmetry.analyzer'), import_library('pymatgen.core')
-    molecule = core.Molecule(numbers.tolist(), positions)
-    limit = eigenvalue_tolerance if linear else min(eigenvalue_tolerance, 0.5 * _slenderness(molecule))
     try:
-        result = analyzer.PointGroupAnalyzer(molecule, tolerance=tolerance, eigen_tolerance=limit)
+        result = _analyzer()(molecule, tolerance=tolerance, eigen_tolerance=eigenvalue_tolerance)
     except Exception:  # whatever went wrong in it, the point group is not known
         return 0, UNKNOWN
     symbol = _NAMES.get(result.sch_symbol, result.sch_symbol)
@@ -126,12 +140,21 @@ def _by_library(
     return (order, symbol) if rotations == rotational_number(symbol) else (0, UNKNOWN)
 
 
-def _slenderness(molecule: Any) -> float:
-    """Return the product of inertia's principal values, scaled to a sum of 2, by which pymatgen calls linear."""
-    centred = np.asarray(molecule.get_centered_molecule().cart_coords)
-    masses = np.array([float(site.species.weight) for site in molecule])
-    squares = np.einsum('a,ai,aj->ij', masses, centred, centred)
-    return float(np.linalg.det(np.eye(3) - squares / np.trace(squares)))
+@functools.cache
+def _analyzer() -> Any:
+    """Return pymatgen's analyzer with an end to its trials."""
+    base: Any = import_library('pymatgen.symmetry.analyzer').PointGroupAnalyzer
+
+    class Analyzer(base):  # type: ignore[misc]
+        trials = 0
+
+        def is_valid_op(self, symm_op: Any) -> bool:
+            self.trials += 1
+            if self.trials > _MOST_TRIALS:
+                raise TimeoutError(f'no point group after {_MOST_TRIALS} trials')
+            return bool(super().is_valid_op(symm_op))
+
+    return Analyzer
 
 
 def _group(result: Any) -> tuple[int, int]:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import WorkerError
 from .frames import BoolArray, FloatArray, Frames, IntArray
 
 #: Rows of transformed vectors that are held at once: 48 MB.
 _MAX_ROWS = 2**21
+
+
+class SymmetryError(ValueError):
+    """The arrays of the symmetry file do not fit the frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class SpaceGroups:
 
         :param arrays: ``rotations``, ``permutations`` and ``operation_offsets`` (``translations`` are not needed)
         :param frames: all frames of the job
-        :raises WorkerError: if the arrays are not those of these frames
+        :raises SymmetryError: if the arrays are not those of these frames
         """
         missing = [name for name in ('rotations', 'permutations', 'operation_offsets') if name not in arrays]
         if missing:
@@ -117,7 +120,7 @@ class SpaceGroups:
 
     def _where_known(self, cells: FloatArray) -> FloatArray:
         """Return the cells, with a unit cell in place of those of frames that are left as they are."""
-        return np.where(self.known[:, None, None], cells, np.eye(3))
+        return np.asarray(np.where(self.known[:, None, None], cells, np.eye(3)), dtype=np.float64)
 
     @property
     def _frame_of_atom(self) -> IntArray:
@@ -141,7 +144,7 @@ class SpaceGroups:
             moved = fractional[partners].swapaxes(1, 2).reshape(len(frames), count, 3 * number)
             inverse = np.linalg.inv(self.rotations[operations]).swapaxes(2, 3).reshape(len(frames), 3 * number, 3)
             result[atoms] = moved @ inverse / number
-        return result
+        return np.asarray(result)
 
     def _groups(self, weights: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield frames with as many atoms and operations as each other, and their operations ``(g, O)``."""
@@ -156,8 +159,8 @@ class SpaceGroups:
                 yield part, self.offsets[part, None] + np.arange(size)
 
 
-def _invalid(text: str) -> WorkerError:
-    return WorkerError('ERROR_JOB_INVALID', f'the symmetry file {text}: submit the calculation again')
+def _invalid(text: str) -> SymmetryError:
+    return SymmetryError(f'the symmetry file {text}: submit the calculation again')
 
 
 def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:

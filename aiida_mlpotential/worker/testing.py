@@ -8,13 +8,15 @@ import numpy as np
 
 from .backends.base import Backend, Evaluation
 from .frames import FloatArray, Frames, IntArray
+from .storage import hessian_offsets
 
 
 @dataclasses.dataclass(frozen=True)
 class Tolerances:
-    """How far numbers may be apart: eV, eV/angstrom, eV/angstrom^3.
+    """How far numbers may be apart: eV, eV/angstrom, eV/angstrom^2, eV/angstrom^3.
 
-    The defaults suit a model in double precision; ``derivative`` is that of a central difference with ``step``.
+    The defaults suit a model in double precision; ``derivative`` is that of a central difference of energies with
+    ``step``, ``hessian`` that of one of forces with ``hessian_step``.
     """
 
     energy: float = 1e-8
@@ -22,6 +24,8 @@ class Tolerances:
     stress: float = 1e-8
     derivative: float = 1e-5
     step: float = 2e-4
+    hessian: float = 1e-4
+    hessian_step: float = 1e-5
 
 
 #: Quantities with a row for each atom, and the tolerance that each quantity has.
@@ -37,8 +41,9 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
     batch, on what else is asked for, on the order of atoms, on where the structure lies, or on which image of an atom
     is given, that energies do not change and forces and stress turn with a rotation, that forces and stress are the
     derivatives of the energy, that the stress is symmetric and there for crystals only, that the energy is the mean of
-    the members, that ``forces_std`` is the sample standard deviation of their forces, and that ``member_forces`` are
-    these forces.
+    the members, that ``forces_std`` is the sample standard deviation of their forces, that ``member_forces`` are these
+    forces, and that analytic Hessians, where there are any, are symmetric, those of each frame alone, the derivatives
+    of the forces, and the mean of those of the members.
 
     :param frames: at least two frames that the model knows, better of different size and with a crystal among them
     """
@@ -68,6 +73,7 @@ def check_backend(backend: Backend, frames: Frames, tolerances: Tolerances | Non
     if 'stress' in request:
         _check_stress(backend, frames, reference, limits)
     _check_sums(frames, reference, limits)
+    _check_hessians(backend, frames, limits)
 
 
 def _check_shapes(backend: Backend, frames: Frames, result: Evaluation, request: frozenset[str]) -> None:
@@ -225,6 +231,44 @@ def _check_stress(backend: Backend, frames: Frames, result: Evaluation, limits: 
     numerical = (ends[1] - ends[0])[crystals] / (2 * step) / volumes
     along = np.einsum('nij,ij->n', result.stress[crystals], strain)
     _assert_close(along, numerical, 10 * limits.derivative / volumes, 'stress against central differences')
+
+
+def _check_hessians(backend: Backend, frames: Frames, limits: Tolerances) -> None:
+    """Compare with differences of the forces along one random direction of each frame."""
+    flat = backend.hessians(frames)
+    of_members = backend.member_hessians(frames)
+    if backend.n_members > 1:
+        assert (flat is None) == (of_members is None), 'hessians and member_hessians are there both or neither'
+    if flat is None:
+        return
+    edges = hessian_offsets(frames.offsets)
+    assert flat.shape == (edges[-1],), f'hessians have shape {flat.shape}, expected {(edges[-1],)}'
+    assert flat.dtype == np.float64, f'hessians are {flat.dtype}, expected float64'
+    if of_members is not None:
+        shape = (backend.n_members, edges[-1])
+        assert of_members.shape == shape, f'member_hessians have shape {of_members.shape}, expected {shape}'
+        _assert_close(of_members.mean(axis=0), flat, limits.hessian, 'the mean of member_hessians')
+    way = np.random.default_rng(23).normal(size=(frames.n_atoms, 3))
+    ends = []
+    for sign in (-1, 1):
+        moved = dataclasses.replace(frames, positions=frames.positions + sign * limits.hessian_step * way)
+        forces = backend.evaluate(moved, frozenset({'forces'})).forces
+        assert forces is not None, 'forces is missing when nothing else is asked for'
+        ends.append(forces)
+    numerical = (ends[0] - ends[1]) / (2 * limits.hessian_step)
+    for index in range(len(frames)):
+        part = flat[edges[index] : edges[index + 1]]
+        alone = backend.hessians(frames.select([index]))
+        assert alone is not None, f'the hessian of frame {index} alone is missing'
+        _assert_close(alone, part, limits.hessian, f'the hessian of frame {index} alone')
+        if np.isnan(part).all():
+            continue
+        matrix = part.reshape(3 * frames.counts[index], -1)
+        _assert_close(matrix, matrix.T, limits.hessian, f'the symmetry of the hessian of frame {index}')
+        atoms = slice(frames.offsets[index], frames.offsets[index + 1])
+        found = (matrix @ way[atoms].ravel()).reshape(-1, 3)
+        what = f'the hessian of frame {index} against central differences of the forces'
+        _assert_close(found, numerical[atoms], limits.hessian, what)
 
 
 def _assert_same(found: Evaluation, expected: Evaluation, limits: Tolerances, what: str) -> None:

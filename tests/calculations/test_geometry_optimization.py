@@ -324,3 +324,34 @@ def test_a_model_without_stress_cannot_optimize_cells(python_code, tmp_path, fil
             structure=orm.StructureData(ase=crystal()),
             parameters={'optimize_cell': True},
         )
+
+
+def test_the_space_group_is_sent_and_kept(run):
+    atoms = bulk('Cu', cubic=True)
+    atoms.set_cell(atoms.cell.array * 1.03, scale_atoms=True)
+    outputs, node = run(
+        structure=orm.StructureData(ase=atoms), parameters={**TIGHT, 'optimize_cell': True, 'keep_symmetry': True}
+    )
+    assert node.is_finished_ok, node.exit_message
+    with node.base.repository.open('symmetry.npz', 'rb') as handle, np.load(handle) as file:
+        assert file['rotations'].shape == (192, 3, 3)
+    lengths = np.linalg.norm(outputs['output_structure'].cell, axis=1)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-12)
+    assert 3.5 < lengths[0] < 3.7
+
+
+def test_a_space_group_that_is_not_found_is_said_before_submission(run, monkeypatch):
+    from aiida_mlpotential.calculations import geometry_optimization as module
+    from aiida_mlpotential.symmetry.libraries import MissingLibraryError
+
+    inputs = {'structure': orm.StructureData(ase=crystal()), 'parameters': {'keep_symmetry': True}}
+    monkeypatch.setattr(module, 'symmetry_arrays', lambda frames, tolerance: {'operation_offsets': np.array([0, 0])})
+    with pytest.raises(ValueError, match='structure: its space group was not found'):
+        run(**inputs)
+
+    def missing(frames, tolerance):
+        raise MissingLibraryError('run `pip install aiida-mlpotential[symmetry]`')
+
+    monkeypatch.setattr(module, 'symmetry_arrays', missing)
+    with pytest.raises(ValueError, match='pip install aiida-mlpotential'):
+        run(**inputs)

@@ -59,10 +59,11 @@ def test_it_gives_what_a_job_gives(run, structures):
     assert process.inputs.parameters.get_dict() == HOT
 
 
-def test_modes_without_thermochemistry_need_symmetry_numbers(run, structures):
+def test_modes_without_thermochemistry_get_the_symmetry_numbers_of_their_point_groups(run, structures):
     modes = run(VibrationsCalculation)
-    with pytest.raises(ValueError, match='no symmetry numbers: give symmetry_number'):
-        run_ideal_gas(modes, **HOT)
+    found = run_ideal_gas(modes, **HOT)
+    assert found.get_array('symmetry_numbers').tolist() == NUMBERS['symmetry_number']
+    assert [found.point_group(index) for index in range(2)] == ['Td', 'Dinfh']
     gas = run_ideal_gas(modes, **NUMBERS, **HOT)
     job = run(ThermochemistryCalculation, **NUMBERS, **HOT)
     np.testing.assert_allclose(gas.get_array('gibbs_energies'), job.get_array('gibbs_energies'), atol=1e-8)
@@ -97,3 +98,20 @@ def test_other_structures_are_refused(run, tetrahedron):
         run_ideal_gas(modes, orm.StructureData(ase=tetrahedron), symmetry_number=1)
     with pytest.raises(ValueError, match='a Int is neither'):
         run_ideal_gas(modes, orm.Int(1), symmetry_number=1)
+
+
+def test_a_point_group_that_is_not_found_is_asked_for(run, monkeypatch):
+    from aiida_mlpotential.calculations import ideal_gas as module
+
+    modes = run(VibrationsCalculation)
+    monkeypatch.setattr(module, 'symmetry_numbers', lambda frames: (np.zeros(2, dtype='i4'), ('unknown', 'unknown')))
+    with pytest.raises(ValueError, match='no point group was found: give symmetry_number'):
+        run_ideal_gas(modes, **HOT)
+    monkeypatch.setattr(module, 'symmetry_numbers', lambda frames: (np.array([0, 2], dtype='i4'), ('unknown', 'Dinfh')))
+    some = run_ideal_gas(modes, **HOT)
+    assert [some.frame(index).status.name for index in range(2)] == ['NO_SYMMETRY_NUMBER', 'OK']
+    assert (some.n_ok, some.n_failed) == (1, 1)
+    assert some.thermochemistry(0) == {}
+    whole = run_ideal_gas(some, symmetry_number=[12, 2])
+    assert whole.n_ok == 2
+    assert np.isfinite(whole.get_array('gibbs_energies')).all()

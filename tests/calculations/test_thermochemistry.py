@@ -63,7 +63,7 @@ def test_point_groups_are_found_before_the_job_is_sent(run, tetrahedron, nitroge
     assert node.is_finished_ok, node.exit_message
     results = outputs['results']
     assert results.get_array('symmetry_numbers').tolist() == [12, 2]
-    assert [results.point_group(index) for index in range(2)] == ['Td', 'D*h']
+    assert [results.point_group(index) for index in range(2)] == ['Td', 'Dinfh']
     assert results.get_array('spin_multiplicities').tolist() == [1, 3]
     entropies = [results.thermochemistry(index)['entropy_electronic'][0] for index in range(2)]
     np.testing.assert_allclose(entropies, [0, units.kB * np.log(3)], rtol=1e-6)
@@ -92,3 +92,32 @@ def test_what_cannot_be_is_said_before_submission(run, tetrahedron, structures, 
         inputs = {'structures': StructureSetData.from_ase(found)}
     with pytest.raises(ValueError, match=text):
         run(**inputs, parameters=parameters)
+
+
+def test_a_point_group_that_is_not_found_is_said_before_submission(run, tetrahedron, monkeypatch):
+    from aiida_mlpotential.calculations import thermochemistry as module
+
+    numbers = np.zeros(1, dtype='i4')
+    monkeypatch.setattr(module, 'symmetry_numbers', lambda frames: (numbers, ('unknown',)))
+    with pytest.raises(ValueError, match='structure: Its point group was not found: give `symmetry_number`'):
+        run(structure=orm.StructureData(ase=tetrahedron))
+
+
+def test_structures_without_a_symmetry_number_fail_on_their_own(run, tetrahedron, nitrogen, monkeypatch):
+    from aiida_mlpotential.calculations import thermochemistry as module
+
+    found = np.array([0, 2], dtype='i4'), ('unknown', 'Dinfh')
+    monkeypatch.setattr(module, 'symmetry_numbers', lambda frames: found)
+    outputs, node = run(structures=StructureSetData.from_ase([tetrahedron, nitrogen], labels=['a', 'b']))
+    assert node.exit_status == CODES.ERROR_SOME_STRUCTURES_FAILED.status
+    assert 'a: NO_SYMMETRY_NUMBER' in node.exit_message
+    assert outputs['results'].thermochemistry(0) == {}
+    assert np.isfinite(outputs['results'].thermochemistry(1)['gibbs_energies']).all()
+
+
+def test_a_job_with_symmetry_goes_on_with_its_parent(run, tetrahedron):
+    structure = orm.StructureData(ase=tetrahedron).store()
+    _, first = run(structure=structure)
+    outputs, node = run(structure=structure, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    assert any('went on with the results of 1' in note for note in outputs['output_parameters']['notes'])

@@ -117,10 +117,40 @@ def test_missing_backend_is_said_first(invoke, monkeypatch, tmp_path: Path, miss
     assert not (tmp_path / 'demo').exists()
 
 
+def test_gibbs_needs_point_groups(invoke, monkeypatch, tmp_path: Path) -> None:
+    """Only ``--gibbs`` needs the library that finds them; what is missing is named with its extra."""
+    found = importlib.util.find_spec
+    missing = ['pymatgen']
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name in missing else found('json'))
+    demo.check_backend()
+    result = invoke('demo', '--gibbs', '--directory', tmp_path / 'demo')
+    assert result.exit_code == 1
+    assert "install the extra `symmetry` with `pip install 'aiida-mlpotential[symmetry]'`" in result.output
+    missing.append('torch')
+    result = invoke('demo', '--gibbs', '--directory', tmp_path / 'demo')
+    assert 'the demo needs torch and pymatgen' in result.output
+    assert "'aiida-mlpotential[torchani,symmetry]'" in result.output
+    assert not (tmp_path / 'demo').exists()
+
+
+@pytest.mark.slow
+def test_gibbs_in_one_command(tmp_path: Path) -> None:
+    """From nothing to a Gibbs energy; its value is compared with ASE in ``test_demo_gibbs.py``."""
+    pytest.importorskip('torchani')
+    pytest.importorskip('pymatgen', reason='the symmetry extra is not installed')
+    process = _run(tmp_path, '--gibbs')
+    if process.returncode and 'ANI-1ccx could not be found' in process.stderr:
+        pytest.skip('the parameters of ANI-1ccx are neither beside this checkout nor to be had from the network')
+    assert process.returncode == 0, process.stderr
+    assert 'Reaction Gibbs energy: +6.00 ± ' in process.stdout
+    assert process.stdout.count('minimum after ') == 2
+    assert process.stdout.count('process show') == 2
+
+
 @pytest.mark.parametrize('option', ['--fresh', '--keep'])
 def test_directory_of_someone_else(invoke, monkeypatch, tmp_path: Path, option: str) -> None:
     """A directory that the demo did not make stays as it is."""
-    monkeypatch.setattr(demo, 'check_backend', lambda: None)
+    monkeypatch.setattr(demo, 'check_backend', lambda gibbs: None)
     (tmp_path / 'thesis.tex').touch()
     result = invoke('demo', '--directory', tmp_path, option)
     assert result.exit_code == 1
@@ -131,7 +161,7 @@ def test_directory_of_someone_else(invoke, monkeypatch, tmp_path: Path, option: 
 def test_calculation_that_fails(localhost: orm.Computer, emt: ModelData, invoke, monkeypatch, tmp_path: Path) -> None:
     """A calculation that fails ends the demo with exit code 1 and the cause, and no table."""
     code = orm.InstalledCode(label='false', computer=localhost, filepath_executable='/bin/false').store()
-    monkeypatch.setattr(demo, 'check_backend', lambda: None)
+    monkeypatch.setattr(demo, 'check_backend', lambda gibbs: None)
     monkeypatch.setattr(demo, '_get_code', lambda home: code)
     monkeypatch.setattr(DemoDirectory, 'open', lambda self: self.path.mkdir() is None)
     monkeypatch.setattr(models, 'install_model', lambda name, steps: emt)

@@ -44,3 +44,10 @@ def test_what_a_worker_writes_is_read():
 def test_what_no_worker_writes_is_refused(content, text):
     with pytest.raises(ValueError, match=text):
         read_info(content)
+
+
+def test_temperatures_are_numbers_of_kelvins():
+    assert read_info(_text(temperatures=[298.15, 300]))['temperatures'] == [298.15, 300]
+    for value in ('warm', [0], [-3.0], [True], ['x'], [1e300], {'a': 1}):
+        with pytest.raises(ValueError, match='temperatures'):
+            read_info(_text(temperatures=value))

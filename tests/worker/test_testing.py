@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from aiida_mlpotential.worker.backends.ase import AseBackend
-from aiida_mlpotential.worker.backends.base import Settings
+from aiida_mlpotential.worker.backends.base import Evaluation, Settings
 from aiida_mlpotential.worker.schema import ModelSpec
-from aiida_mlpotential.worker.testing import Tolerances, check_backend
+from aiida_mlpotential.worker.testing import Tolerances, _check_hessians, check_backend
 
 SPEC = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
 LOOSE = Tolerances(energy=1e-7, forces=1e-6)
@@ -220,6 +220,89 @@ def test_missing_member_forces_are_found(pair, copper, monkeypatch):
     monkeypatch.setattr(Pair, 'told', lambda self, samples: None)
     with pytest.raises(AssertionError, match='member_forces was asked for and is missing'):
         check_backend(pair, copper(3), LOOSE)
+
+
+class Springs(AseBackend):
+    """Springs to the origin that get stiffer, whose Hessians are known: two members of the same constant."""
+
+    properties = frozenset({'energy', 'forces'})
+    n_members = 2
+    factors = (0.5, 1.5)
+
+    def evaluate(self, frames, request):
+        energies = np.zeros(len(frames))
+        np.add.at(energies, frames.frame_of_atom, (frames.positions**4).sum(axis=1))
+        return Evaluation(energies, np.stack([energies, energies]), forces=-4 * frames.positions**3)
+
+    def hessians(self, frames):
+        return np.concatenate([np.diag(12 * atoms.positions.ravel() ** 2).ravel() for atoms in frames])
+
+    def member_hessians(self, frames):
+        flat = self.hessians(frames)
+        return None if flat is None else np.stack([factor * flat for factor in self.factors])
+
+
+def _check_springs(frames):
+    _check_hessians(Springs.load(SPEC, Path(), Settings()), frames, Tolerances(hessian=1e-5))
+
+
+def test_sound_hessians_pass(copper):
+    _check_springs(copper(3))
+
+
+@pytest.mark.parametrize(
+    ('fault', 'text'),
+    [
+        (lambda flat, frames: flat[:-1], 'hessians have shape'),
+        (lambda flat, frames: flat.astype('f4'), 'float32'),
+        (lambda flat, frames: 1.001 * flat, 'against central differences of the forces'),
+        (lambda flat, frames: flat + 1e-3 * len(frames), 'of frame 0 alone'),
+        (lambda flat, frames: None if len(frames) == 1 else flat, 'alone is missing'),
+    ],
+)
+def test_wrong_hessians_are_found(copper, monkeypatch, fault, text):
+    right = Springs.hessians
+    monkeypatch.setattr(Springs, 'hessians', lambda self, frames: fault(right(self, frames), frames))
+    with pytest.raises(AssertionError, match=text):
+        _check_springs(copper(3))
+
+
+def test_a_hessian_that_is_not_symmetric_is_found(copper, monkeypatch):
+    def twisted(self, frames):
+        matrices = [np.diag(12 * atoms.positions.ravel() ** 2) for atoms in frames]
+        return np.concatenate([(matrix + np.triu(np.full_like(matrix, 1e-3), 1)).ravel() for matrix in matrices])
+
+    monkeypatch.setattr(Springs, 'hessians', twisted)
+    with pytest.raises(AssertionError, match='symmetry of the hessian'):
+        _check_springs(copper(3))
+
+
+def test_members_must_average_to_the_hessian(copper, monkeypatch):
+    monkeypatch.setattr(Springs, 'factors', (1.0, 1.1))
+    with pytest.raises(AssertionError, match='the mean of member_hessians'):
+        _check_springs(copper(3))
+
+
+def test_an_ensemble_has_hessians_of_all_or_of_none(copper, monkeypatch):
+    monkeypatch.setattr(Springs, 'member_hessians', lambda self, frames: None)
+    with pytest.raises(AssertionError, match='both or neither'):
+        _check_springs(copper(3))
+    monkeypatch.setattr(Springs, 'hessians', lambda self, frames: None)
+    _check_springs(copper(3))
+
+
+def test_a_hessian_left_to_differences_is_no_fault(copper, monkeypatch):
+    right = Springs.hessians
+
+    def some(self, frames):
+        flat = right(self, frames)
+        flat[: 9 * frames.counts[0] ** 2] = np.nan if frames.counts[0] == 1 else flat[: 9 * frames.counts[0] ** 2]
+        return flat
+
+    monkeypatch.setattr(Springs, 'hessians', some)
+    frames = copper(3)
+    assert frames.counts[0] == 1
+    _check_springs(frames)
 
 
 def test_a_member_that_depends_on_the_batch_is_found(pair, copper, monkeypatch):

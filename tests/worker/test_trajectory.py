@@ -60,7 +60,9 @@ def test_what_was_written_is_read(writer, tmp_path):
 def test_bytes_and_open_files_are_read_as_well(writer, tmp_path):
     record(writer, 0)
     writer.close()
-    parts = [(tmp_path / TRAJECTORY_DIRECTORY / name).read_bytes() for name in (HEADER_FILE, RECORDS_FILE, POSITIONS_FILE)]
+    parts = [
+        (tmp_path / TRAJECTORY_DIRECTORY / name).read_bytes() for name in (HEADER_FILE, RECORDS_FILE, POSITIONS_FILE)
+    ]
     for sources in (parts, [io.BytesIO(part) for part in parts]):
         assert read_trajectories(*sources).frame(4).steps.tolist() == [0]
 

@@ -115,8 +115,9 @@ class AseBackend(Backend):
     def hessians(self, frames: Frames) -> FloatArray | None:
         """Return what the calculator has of itself, frame by frame; NaN where it refuses a structure.
 
-        MACE and AIMNet2 differentiate their forces once for each coordinate, which for MACE takes a third of the time
-        of central differences of the same calculator.
+        MACE and AIMNet2 differentiate their forces once for each coordinate. On one core, for MACE this took as long
+        as central differences of the same calculator for 3 atoms, and a sixth for 26; both agree to 1e-9
+        eV/angstrom^2. In single precision the differences are fifty times as far off.
         """
         if not self._family.hessian:
             return None

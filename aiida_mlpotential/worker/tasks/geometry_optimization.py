@@ -87,14 +87,14 @@ class Optimization:
 
     def _run_batched(self) -> None:
         """Make steps until all frames are at their end, or somebody asks to stop."""
-        while not self._stop():
-            self._fill()
-            if not len(self._pool):
-                self._context.checkpoints.remove()
+        while len(self._pool) or len(self._queue):
+            if self._stop():
                 return
+            self._fill()
             self._round()
             if len(self._pool):
                 self._pool.go()
+        self._context.checkpoints.remove()
 
     def _run_single(self) -> None:
         """Let an optimizer of ASE move the only structure."""

@@ -24,7 +24,7 @@ from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 
 #: For models in single precision: forces are compared with differences of energies of seven digits.
-SINGLE = Tolerances(energy=1e-4, forces=1e-4, stress=1e-5, derivative=5e-3, step=2e-3)
+SINGLE = Tolerances(energy=1e-4, forces=1e-4, stress=1e-5, derivative=5e-3, step=2e-3, hessian=0.05, hessian_step=2e-3)
 
 
 def _needs(name):

