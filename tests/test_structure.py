@@ -22,7 +22,19 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8
 #: What must not be loaded by importing the package: backend libraries, and what only some users need.
-HEAVY = ('torch', 'torchani', 'schnetpack', 'sgdml', 'tensorflow', 'pinn', 'pandas', 'matplotlib', 'huggingface_hub')
+HEAVY = (
+    'torch',
+    'torchani',
+    'schnetpack',
+    'sgdml',
+    'tensorflow',
+    'pinn',
+    'pandas',
+    'matplotlib',
+    'huggingface_hub',
+    'pymatgen',
+    'spglib',
+)
 
 #: Modules without a test file of their own name, and why.
 UNTESTED_BY_NAME: dict[str, str] = {

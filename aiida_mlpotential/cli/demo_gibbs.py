@@ -80,11 +80,13 @@ def _calculate(
         'parameters': parameters[name],
         'metadata': {'label': 'ISOL24 reaction 14'},
     }
+    node: Any
     with steps.step(titles[name]) as step:
         _, node = run_get_node(TASKS[name].process_class(), inputs)
         show_outcome(step, node)
     fail_unless_finished(node)
-    return node
+    calculation: CalcJobNode = node
+    return calculation
 
 
 def format_results(optimization: ResultsData, results: ResultsData, labels: tuple[str, ...]) -> str:
@@ -138,7 +140,7 @@ def _row(optimization: ResultsData, results: ResultsData, index: int, label: str
 def reaction(results: ResultsData) -> list[Quantity]:
     """Return the differences between the second structure and the first, each with its spread over the members."""
     energies = results.get_array('member_energies').T
-    zero_points, thermal = np.moveaxis([_member_vibrations(results, index) for index in (0, 1)], 1, 0)
+    zero_points, thermal = np.stack([_member_vibrations(results, index) for index in (0, 1)], axis=1)
     members = {
         'energies': energies,
         'zero_point_energies': zero_points,
@@ -163,8 +165,8 @@ def reaction(results: ResultsData) -> list[Quantity]:
     return quantities
 
 
-def _member_vibrations(results: ResultsData, index: int) -> tuple[Array, Array]:
-    """Return zero-point and thermal energy of the vibrations for each member, ``(m,)`` each, eV.
+def _member_vibrations(results: ResultsData, index: int) -> Array:
+    """Return zero-point and thermal energy of the vibrations for each member, ``(2, m)``, eV.
 
     The same modes count as in the Gibbs energies of the members.
     """
@@ -173,4 +175,4 @@ def _member_vibrations(results: ResultsData, index: int) -> tuple[Array, Array]:
     counted = results.get_array('frequencies')[start:stop] >= cutoff
     wavenumbers = np.maximum(results.get_array('member_frequencies')[:, start:stop][:, counted], cutoff)
     thermal = vibration(wavenumbers, np.array([TEMPERATURE])).energy[..., 0]
-    return zero_point_energy(wavenumbers).sum(axis=1), thermal.sum(axis=1)
+    return np.array([zero_point_energy(wavenumbers).sum(axis=1), thermal.sum(axis=1)])

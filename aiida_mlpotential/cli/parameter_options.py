@@ -211,7 +211,7 @@ def parameter_options(task: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         table = parameters_of(task)
-        for parameter in reversed(table.values()):
+        for parameter in reversed(list(table.values())):
             if parameter.name == 'constraints':
                 command = _FIX_ATOMS(command)
             command = _option(parameter, _help(parameter, table))(command)

@@ -35,7 +35,7 @@ def load_calculation(identifier: str, task: LaunchTask) -> CalcJobNode:
     except (NotExistent, MultipleObjectsError, ValueError):
         raise refusal(f'there is no node {identifier!r}.') from None
     found = task_of(node) if isinstance(node, orm.CalcJobNode) else None
-    if found is None:
+    if found is None or not isinstance(node, orm.CalcJobNode):
         raise refusal(f'node {identifier} is no {task.noun}, but a {_kind_of(node)}.')
     if found is not task:
         raise refusal(

@@ -56,7 +56,7 @@ def find_running(identifier: str) -> tuple[CalcJobNode, LaunchTask]:
     except (NotExistent, MultipleObjectsError, ValueError):
         raise StopError(f'there is no node {identifier!r}.') from None
     task = task_of(node) if isinstance(node, orm.CalcJobNode) else None
-    if task is None:
+    if task is None or not isinstance(node, orm.CalcJobNode):
         kind = getattr(node, 'process_label', None) or type(node).__name__
         raise StopError(f'node {identifier} is no calculation of aiida-mlpotential, but a {kind}.')
     if node.is_terminated:
@@ -87,4 +87,5 @@ def put_stop_file(node: CalcJobNode) -> None:
         except StopError:
             raise
         except Exception as exception:  # each transport plugin raises its own types
-            raise StopError(f'the computer {node.computer.label} cannot be reached: {exception}.') from exception
+            label = node.computer.label if node.computer else ''
+            raise StopError(f'the computer {label} cannot be reached: {exception}.') from exception

@@ -55,8 +55,9 @@ class LaunchTask:
         """Return the class of the calculation."""
         from aiida.plugins import CalculationFactory
 
-        found: type[CalcJob] = CalculationFactory(self.entry_point)
-        return found
+        found: Any = CalculationFactory(self.entry_point)
+        process: type[CalcJob] = found
+        return process
 
     def format_results(self, results: ResultsData, structures: StructureSetData, node: ProcessNode) -> str:
         """Return what a terminal shows of the results."""

@@ -174,7 +174,7 @@ class MlpotentialParser(Parser):
             backend=model.get('backend'),
             model_trusted=bool(model.get('trusted')),
             ensemble_size=model.get('ensemble_size'),
-            properties=sorted(info.get('units', {})),
+            properties=sorted(set(info.get('units', {})) - set(self.ELSEWHERE)),
         )
         if results is not None:
             content.update(self._count(results), failures=self._failures(results), **self.summarize(results))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from aiida_mlpotential.data.normal_modes import NormalModesData
 from aiida_mlpotential.data.results import ResultsData
-from aiida_mlpotential.worker.schema import JobSpec
 
 from .base import MlpotentialParser
 from .summaries import summarize_energy
@@ -21,10 +19,6 @@ class VibrationsParser(MlpotentialParser):
     """Parser of :class:`~aiida_mlpotential.calculations.vibrations.VibrationsCalculation`."""
 
     RESULTS: ClassVar[type[ResultsData]] = NormalModesData
-
-    def complete(self, info: Mapping[str, Any], job: JobSpec) -> Mapping[str, Any]:
-        """Return the content of the results file without temperatures, of which only thermochemistry knows."""
-        return {key: value for key, value in info.items() if key != 'temperatures'}
 
     def summarize(self, results: ResultsData) -> dict[str, Any]:
         """Return the kind of point, zero-point energy (eV) and lowest wavenumbers (cm^-1) of a single structure.

@@ -93,15 +93,14 @@ def _eigenvalue_tolerances(values: FloatArray, linear: bool) -> list[float]:
     """Return with which tolerances pymatgen takes a molecule for each kind of top that it may be.
 
     It judges by the inertia first: an asymmetric, symmetric or spherical top is searched for different axes. Which one
-    it is, an inexact geometry leaves open, so all are tried. A product of the values below the tolerance means linear
-    to it, which slender molecules are not.
+    it is, an inexact geometry leaves open, so all are tried. (Slender molecules may pass for linear with the larger
+    ones, which is not believed.)
     """
     if linear:
         return [_MOST_UNEQUAL]
     gaps = sorted([values[0] - values[1], values[1] - values[2], values[0] - values[2]])
-    limit = min(_MOST_UNEQUAL, 0.99 * float(np.prod(values)))
-    wanted = [0.5 * gaps[0], 1.01 * gaps[0] + 1e-9, 1.01 * gaps[2] + 1e-9]
-    return [wanted[0], *(value for value in wanted[1:] if value < limit)]
+    tops = (1.01 * gap + 1e-9 for gap in (gaps[0], gaps[2]))
+    return [0.5 * gaps[0], *(value for value in tops if value < _MOST_UNEQUAL)]
 
 
 def _all_different(numbers: IntArray, positions: FloatArray, tolerance: float) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..worker.frames import FloatArray, Frames, IntArray
+from ..worker.symmetry import is_first, is_translation
 from .libraries import import_library
 
-#: Largest number of operations times atoms of a frame: 40 MB. Only supercells have more: the product grows with the
-#: square of the number of repeated cells.
+#: Largest number of operations times atoms of a frame: 40 MB. Only supercells of thousands of cells have more.
 _MAX_ENTRIES = 10**7
 
 Operations = tuple[npt.NDArray[np.int32], FloatArray, npt.NDArray[np.int32]]
@@ -27,6 +27,7 @@ def symmetry_arrays(frames: Frames, tolerance: float = 1e-3) -> dict[str, npt.ND
 
     A frame without operations is one whose space group is not known: it is not periodic in three directions, or spglib
     finds nothing (with atoms on top of each other, for instance). A crystal without symmetry has one: the identity.
+    Of the others all translations are there, and one operation for each rotation: their products are the rest.
 
     :param frames: the frames of a job
     :param tolerance: angstrom; atoms this near to where an operation wants them count as there
@@ -62,6 +63,8 @@ def _operations(spglib: Any, frames: Frames, index: int, tolerance: float) -> Op
     if dataset is None:
         return _none(len(numbers))
     rotations, translations = np.array(dataset.rotations, np.int32), np.array(dataset.translations)
+    needed = is_translation(rotations) | is_first(rotations, np.array([len(rotations)]))
+    rotations, translations = rotations[needed], translations[needed]
     if len(rotations) * len(numbers) > _MAX_ENTRIES:
         text = f'structure {frames.label(index)} has {len(rotations)} symmetry operations on {len(numbers)} atoms'
         raise TooManyOperationsError(f'{text}: optimize its primitive cell, or leave out `keep_symmetry`')

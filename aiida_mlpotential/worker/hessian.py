@@ -230,8 +230,9 @@ class HessianStream:
         def total(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return np.bincount(frames.frame_of_atom, values.sum(axis=1), len(frames))
 
+        felt = total((before != 0) | (here != 0) | (after != 0)) > 0
         single = (total(here != here.astype(np.float32)) == 0) & (total(here != 0) > 0)
-        bent = total((after - 2 * here + before) ** 2) > _STRAIGHT**2 * total((after - before) ** 2)
+        bent = felt & (total((after - 2 * here + before) ** 2) >= _STRAIGHT**2 * total((after - before) ** 2))
         return single | bent, errors
 
     def _coordinates(self) -> IntArray:

@@ -6,6 +6,7 @@ The operations were found where a library for them is (``aiida_mlpotential.symme
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,11 +24,11 @@ class SymmetryError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class SpaceGroups:
-    """The symmetry operations of n frames, with O operations in all.
+class Operations:
+    """Symmetry operations of n frames, O in all.
 
-    Operation o maps atom i with fractional coordinates x to ``rotations[o] @ x + translations[o]``, which is where
-    atom ``permutations[o][i]`` is, or an image of it.
+    Operation o maps atom i with fractional coordinates x to ``rotations[o] @ x`` and a translation, which is where atom
+    ``permutations[o][i]`` is, or an image of it.
 
     :ivar rotations: in fractional coordinates, integers, ``(O, 3, 3)``
     :ivar permutations: of each operation as many as its frame has atoms, one after the other, ``(P,)``
@@ -36,32 +37,113 @@ class SpaceGroups:
     """
 
     rotations: IntArray
-    permutations: npt.NDArray[np.int32]
+    permutations: IntArray
     offsets: IntArray
     counts: IntArray
 
+    @property
+    def sizes(self) -> IntArray:
+        """Return the number of operations of each frame, ``(n,)``."""
+        return np.diff(self.offsets)
+
+    @functools.cached_property
+    def _inverse(self) -> FloatArray:
+        """Return the inverse of each rotation, for vectors as rows, ``(O, 3, 3)``."""
+        return np.asarray(np.linalg.inv(self.rotations).swapaxes(1, 2), dtype=np.float64)
+
+    def where(self, chosen: BoolArray) -> Operations:
+        """Return some of the operations, ``(O,)``."""
+        frame = np.repeat(np.arange(len(self.counts)), self.sizes)
+        sizes = np.bincount(frame[chosen], minlength=len(self.counts))
+        entries = np.repeat(chosen, self.counts[frame])
+        return Operations(self.rotations[chosen], self.permutations[entries], _offsets(sizes), self.counts)
+
+    def select(self, frames: IntArray) -> Operations:
+        """Return the operations of some frames, in the order given."""
+        starts = _offsets(self.sizes * self.counts)[:-1]
+        operations = _ranges(self.offsets[:-1][frames], self.sizes[frames])
+        entries = _ranges(starts[frames], (self.sizes * self.counts)[frames])
+        offsets = _offsets(self.sizes[frames])
+        return Operations(self.rotations[operations], self.permutations[entries], offsets, self.counts[frames])
+
+    def average_vectors(self, fractional: FloatArray) -> FloatArray:
+        """Return the mean over the operations of what each makes of vectors in fractional coordinates, ``(A, 3)``.
+
+        Atom i gets ``R^-1 v[p(i)]`` of each operation: over a whole group that is the mean of all ``R v`` moved to i.
+        """
+        result = fractional.copy()
+        atom_starts, entry_starts = _offsets(self.counts)[:-1], _offsets(self.sizes * self.counts)[:-1]
+        for frames, operations in self._alike():
+            count, number = int(self.counts[frames[0]]), operations.shape[1]
+            atoms = atom_starts[frames, None] + np.arange(count)
+            entries = entry_starts[frames, None] + np.arange(number * count)
+            partners = self.permutations[entries].reshape(-1, number, count) + atom_starts[frames, None, None]
+            # (frame, atom, operation and component) times (frame, operation and component, component)
+            moved = fractional[partners].swapaxes(1, 2).reshape(len(frames), count, 3 * number)
+            inverse = self._inverse[operations].reshape(len(frames), 3 * number, 3)
+            result[atoms] = moved @ inverse / number
+        return np.asarray(result)
+
+    def average_tensors(self, fractional: FloatArray) -> FloatArray:
+        """Return the mean of ``R^T t R`` over the operations, of tensors in fractional coordinates, ``(n, 3, 3)``."""
+        result = fractional.copy()
+        for frames, operations in self._alike():
+            rotations = self.rotations[operations].astype(np.float64)
+            turned = np.einsum('goai,gab,gobj->gij', rotations, fractional[frames], rotations, optimize=True)
+            result[frames] = turned / operations.shape[1]
+        return np.asarray(result)
+
+    def _alike(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield frames with as many atoms and operations as each other, and their operations ``(g, O)``."""
+        for count, size in np.unique(np.stack([self.counts, self.sizes]), axis=1).T:
+            if not count * size:
+                continue
+            frames = np.flatnonzero((self.counts == count) & (self.sizes == size))
+            step = max(1, _MAX_ROWS // int(size * count))
+            for start in range(0, len(frames), step):
+                part = frames[start : start + step]
+                yield part, self.offsets[part, None] + np.arange(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceGroups:
+    """The space groups of n frames, each as its translations and one operation for each rotation.
+
+    The mean over a group is that over its translations, followed by that over one operation of each of its cosets: of
+    a supercell of 27 cells in 156 instead of 5184 operations.
+
+    :ivar translations: the operations that turn nothing, among them the identity
+    :ivar cosets: one operation for each rotation, the identity among them
+    """
+
+    translations: Operations
+    cosets: Operations
+
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]], frames: Frames) -> SpaceGroups:
-        """Return the operations of a symmetry file.
+        """Return the space groups of a symmetry file.
 
-        :param arrays: ``rotations``, ``permutations`` and ``operation_offsets`` (``translations`` are not needed)
+        :param arrays: ``rotations``, ``permutations`` and ``operation_offsets``: all operations of each frame, or all
+            translations and one operation for each rotation
         :param frames: all frames of the job
         :raises SymmetryError: if the arrays are not those of these frames
         """
         missing = [name for name in ('rotations', 'permutations', 'operation_offsets') if name not in arrays]
         if missing:
             raise _invalid(f'has no {missing[0]}')
-        offsets, rotations = arrays['operation_offsets'].astype(np.int64), arrays['rotations'].astype(np.int64)
-        permutations, sizes = arrays['permutations'], np.diff(offsets)
+        names = ('rotations', 'permutations', 'operation_offsets')
+        rotations, permutations, offsets = (arrays[name].astype(np.int64) for name in names)
+        sizes = np.diff(offsets)
         fits = len(sizes) == len(frames) and len(rotations) == offsets[-1] and bool(np.all(sizes >= 0))
         if not fits or len(permutations) != int(sizes @ frames.counts):
             raise _invalid('does not belong to these structures')
         if np.any(permutations < 0) or np.any(permutations >= np.repeat(frames.counts, sizes * frames.counts)):
             raise _invalid('names atoms that are not there')
-        return cls(rotations, permutations, offsets, frames.counts)
+        operations = Operations(rotations, permutations, offsets, frames.counts)
+        return cls(operations.where(is_translation(rotations)), operations.where(is_first(rotations, sizes)))
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return len(self.cosets.counts)
 
     @property
     def known(self) -> BoolArray:
@@ -69,17 +151,12 @@ class SpaceGroups:
 
         Those of molecules and slabs are not; a crystal without symmetry has one, the identity.
         """
-        return np.asarray(np.diff(self.offsets) > 0)
+        return np.asarray(self.cosets.sizes > 0)
 
     def select(self, indices: Sequence[int] | IntArray) -> SpaceGroups:
-        """Return the operations of some frames, in the order given, as :meth:`Frames.select` does."""
+        """Return the space groups of some frames, in the order given, as :meth:`Frames.select` does."""
         chosen = np.asarray(indices, dtype=np.int64)
-        sizes = np.diff(self.offsets)
-        starts = np.concatenate([[0], np.cumsum(sizes * self.counts)])
-        operations = _ranges(self.offsets[:-1][chosen], sizes[chosen])
-        entries = _ranges(starts[:-1][chosen], (sizes * self.counts)[chosen])
-        offsets = np.concatenate([[0], np.cumsum(sizes[chosen])]).astype(np.int64)
-        return SpaceGroups(self.rotations[operations], self.permutations[entries], offsets, self.counts[chosen])
+        return SpaceGroups(self.translations.select(chosen), self.cosets.select(chosen))
 
     def symmetrize_vectors(self, vectors: FloatArray, cells: FloatArray) -> FloatArray:
         """Return the part of forces or displacements that all operations leave as it is, ``(A, 3)``.
@@ -98,12 +175,7 @@ class SpaceGroups:
         :param cells: the cells now, ``(n, 3, 3)``
         """
         cells = self._where_known(cells)
-        fractional = np.einsum('nai,nij,nbj->nab', cells, stress, cells)
-        averaged = fractional.copy()
-        for frames, operations in self._groups(np.ones(len(self), dtype=np.int64)):
-            rotations = self.rotations[operations].astype(np.float64)
-            turned = np.einsum('goai,gab,gobj->gij', rotations, fractional[frames], rotations, optimize=True)
-            averaged[frames] = turned / operations.shape[1]
+        averaged = self.cosets.average_tensors(np.einsum('nai,nij,nbj->nab', cells, stress, cells))
         inverse = np.linalg.inv(cells)
         return np.asarray(np.einsum('nia,nab,njb->nij', inverse, averaged, inverse))
 
@@ -118,45 +190,34 @@ class SpaceGroups:
         end = np.einsum('ac,acj->aj', after.positions, np.linalg.inv(cells)[frame])
         return np.asarray(np.einsum('ac,acj->aj', start + self._averaged(end - start), cells[frame]))
 
+    def _averaged(self, fractional: FloatArray) -> FloatArray:
+        return self.cosets.average_vectors(self.translations.average_vectors(fractional))
+
     def _where_known(self, cells: FloatArray) -> FloatArray:
         """Return the cells, with a unit cell in place of those of frames that are left as they are."""
         return np.asarray(np.where(self.known[:, None, None], cells, np.eye(3)), dtype=np.float64)
 
     @property
     def _frame_of_atom(self) -> IntArray:
-        return np.repeat(np.arange(len(self)), self.counts)
+        return np.repeat(np.arange(len(self)), self.cosets.counts)
 
-    def _averaged(self, fractional: FloatArray) -> FloatArray:
-        """Return the mean over the operations of what each makes of vectors in fractional coordinates, ``(A, 3)``.
 
-        Atom i gets ``R^-1 v[p(i)]`` of each operation: over a whole group that is the mean of all ``R v`` moved to i.
-        """
-        result = fractional.copy()
-        atom_starts = np.cumsum(self.counts) - self.counts
-        sizes = np.diff(self.offsets) * self.counts
-        entry_starts = np.cumsum(sizes) - sizes
-        for frames, operations in self._groups(self.counts):
-            count, number = int(self.counts[frames[0]]), operations.shape[1]
-            atoms = atom_starts[frames, None] + np.arange(count)
-            entries = entry_starts[frames, None] + np.arange(number * count)
-            partners = self.permutations[entries].reshape(-1, number, count) + atom_starts[frames, None, None]
-            # (frame, atom, operation and component) times (frame, operation and component, component)
-            moved = fractional[partners].swapaxes(1, 2).reshape(len(frames), count, 3 * number)
-            inverse = np.linalg.inv(self.rotations[operations]).swapaxes(2, 3).reshape(len(frames), 3 * number, 3)
-            result[atoms] = moved @ inverse / number
-        return np.asarray(result)
+def is_translation(rotations: npt.NDArray[Any]) -> BoolArray:
+    """Return which operations turn nothing, ``(O,)``."""
+    return np.asarray(np.all(rotations == np.eye(3), axis=(1, 2)))
 
-    def _groups(self, weights: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yield frames with as many atoms and operations as each other, and their operations ``(g, O)``."""
-        sizes = np.diff(self.offsets)
-        for count, size in np.unique(np.stack([self.counts, sizes]), axis=1).T:
-            frames = np.flatnonzero((self.counts == count) & (sizes == size))
-            if not count * size:
-                continue
-            step = max(1, _MAX_ROWS // int(size * weights[frames[0]]))
-            for start in range(0, len(frames), step):
-                part = frames[start : start + step]
-                yield part, self.offsets[part, None] + np.arange(size)
+
+def is_first(rotations: npt.NDArray[Any], sizes: IntArray) -> BoolArray:
+    """Return which operations are the first of their frame with their rotation, ``(O,)``."""
+    frame = np.repeat(np.arange(len(sizes)), sizes)
+    keys = np.concatenate([frame[:, None], rotations.reshape(len(frame), 9)], axis=1)
+    result = np.zeros(len(frame), dtype=bool)
+    result[np.unique(keys, axis=0, return_index=True)[1]] = True
+    return result
+
+
+def _offsets(sizes: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _invalid(text: str) -> SymmetryError:

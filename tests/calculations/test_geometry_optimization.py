@@ -18,11 +18,13 @@ from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 
+from aiida_mlpotential.calculations import monitors
 from aiida_mlpotential.calculations.geometry_optimization import GeometryOptimizationCalculation
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData, ModelInfo
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.data.trajectories import TrajectorySetData
+from aiida_mlpotential.worker.trajectory import RECORD
 
 CODES = GeometryOptimizationCalculation.exit_codes
 TIGHT = {'force_tolerance': 1e-3, 'precision': 'double'}
@@ -251,26 +253,39 @@ def test_a_parent_that_was_killed_early_is_no_obstacle(run, missing):
     assert len(outputs['trajectory'].recorded) == 1
 
 
-def test_a_job_that_is_asked_to_stop_goes_on_from_its_checkpoint(run):
+def test_a_job_that_is_asked_to_stop_goes_on_from_its_checkpoint(run, monkeypatch):
     atoms = bulk('Cu') * (4, 4, 4)
     atoms.rattle(0.2, seed=1)
     inputs = {
         'structure': orm.StructureData(ase=atoms),
-        'parameters': {'optimizer': 'FIRE', 'force_tolerance': 1e-5, 'max_steps': 5000, 'precision': 'double'},
+        'parameters': {**TIGHT, 'optimizer': 'FIRE', 'force_tolerance': 1e-5, 'max_steps': 5000, 'trajectory': 1},
     }
-    monitor = orm.Dict({'entry_point': 'mlpotential.soft_stop', 'kwargs': {'seconds': 0}})
+
+    def after_some_steps(node, seconds):
+        """Ask when there is something under way, however slow the machine."""
+        records = Path(node.get_remote_workdir()) / 'trajectory' / 'records.bin'
+        return 'there are steps' if records.exists() and records.stat().st_size > 5 * RECORD.itemsize else None
+
+    monkeypatch.setattr(monitors, '_reason', after_some_steps)
+    monitor = orm.Dict({'entry_point': 'mlpotential.soft_stop'})
     outputs, first = run(**inputs, monitors={'stop': monitor})
     assert first.exit_status == CODES.ERROR_INCOMPLETE.status, first.exit_message
     assert 'asked to stop after 0 of 1' in first.exit_message
     assert outputs['results'].n_pending == 1
     assert 'output_structure' not in outputs
+    begun = outputs['trajectory'].get_stepids()
+    assert len(begun) > 5
+
     outputs, node = run(**inputs, parent_folder=first.outputs.remote_folder)
     assert node.is_finished_ok, node.exit_message
     note = 'went on with 1 optimizations that an earlier run had under way'
     assert note in outputs['output_parameters']['notes']
+    steps = outputs['output_parameters']['steps']
+    assert steps > begun[-1]
+    assert outputs['trajectory'].get_stepids().tolist() == list(range(steps + 1))
     whole, undisturbed = run(**inputs)
     assert undisturbed.is_finished_ok, undisturbed.exit_message
-    assert outputs['output_parameters']['steps'] == whole['output_parameters']['steps']
+    assert steps == whole['output_parameters']['steps']
     assert outputs['output_parameters']['energy'] == pytest.approx(whole['output_parameters']['energy'], abs=1e-8)
 
 

@@ -1,4 +1,4 @@
-"""``launch single-point``: files in, table and nodes out, and one sentence for each mistake."""
+"""``launch``: files in, table and nodes out, one sentence for each mistake; mostly shown on single points."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ase.io
 import numpy as np
 import pytest
 from aiida import orm
+from ase import Atoms
 from ase.build import bulk, molecule
 
 from aiida_mlpotential import library
@@ -261,3 +262,112 @@ def test_first_line() -> None:
     assert first_line(ValueError('plain')) == 'plain'
     assert first_line(ValueError('for the hessian set precision to double')) == 'for the hessian add --precision double'
     assert first_line(ValueError()) == 'ValueError'
+
+
+@pytest.fixture
+def squeezed(tmp_path: Path) -> Path:
+    """Return a file with two copper dimers that are not at their minimum."""
+    path = tmp_path / 'dimers.xyz'
+    ase.io.write(path, [Atoms('Cu2', [(0, 0, 0), (0, 0, distance)]) for distance in (2.0, 2.6)])
+    return path
+
+
+def test_optimization(code, emt: ModelData, squeezed: Path, invoke, tmp_path: Path) -> None:
+    """A table with steps, a node with the geometries, and a file with them, their energies and labels."""
+    output = tmp_path / 'optimized.xyz'
+    result = invoke(
+        *('launch', 'geometry-optimization', squeezed, '--model', emt.pk, '-o', output),
+        *('--force-tolerance', '0.001', '--fix-atoms', '0'),
+    )
+    assert result.exit_code == 0, result.output
+    node = _last()
+    assert node.process_label == 'GeometryOptimizationCalculation'
+    constraints = [{'kind': 'atoms', 'atoms': [0]}]
+    assert node.inputs.parameters.get_dict() == {'force_tolerance': 0.001, 'constraints': constraints}
+    assert '2 of 2 structures converged' in result.output
+    assert result.output.count('CONVERGED') == 2
+    assert f'StructureSetData<{node.outputs.output_structures.pk}>' in result.output
+    written = ase.io.read(output, index=':')
+    distances = [atoms.get_distance(0, 1) for atoms in written]
+    assert distances[0] == pytest.approx(distances[1], abs=1e-3)
+    assert distances[0] not in (2.0, 2.6)
+    for atoms, energy in zip(written, node.outputs.results.energies, strict=True):
+        assert atoms.positions[0].tolist() == [0, 0, 0]
+        assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-6)
+
+
+def test_optimization_that_needs_more_steps(code, emt: ModelData, squeezed: Path, invoke) -> None:
+    """It ends with exit code 1, the last geometries are kept, and ``--continue`` takes it up with further steps."""
+    command = ('launch', 'geometry-optimization')
+    result = invoke(*command, squeezed, '--model', emt.pk, '--max-steps', '1', '--force-tolerance', '0.001')
+    assert result.exit_code == 1
+    first = _last()
+    assert first.exit_status == 410
+    assert '0 of 2 structures converged, 2 failed' in result.output
+    assert f'`aiida-mlpotential launch geometry-optimization --continue {first.pk}`' in result.output
+    lines = [line for line in result.output.splitlines() if 'Warning: ' not in line]  # that one is AiiDA's log
+    assert 'go on from it with --continue' in ' '.join(lines)
+    assert 'parent_folder' not in ' '.join(lines)
+    result = invoke(*command, '--continue', first.pk, '--max-steps', '200')
+    assert result.exit_code == 0, result.output
+    assert _last().inputs.parameters.get_dict() == {'max_steps': 200, 'force_tolerance': 0.001}
+    assert '2 of 2 structures converged' in result.output
+    wrong = invoke('launch', 'single-point', '--continue', first.pk)
+    assert wrong.exit_code == 2
+    assert 'launch geometry-optimization --continue' in ' '.join(wrong.output.split())
+
+
+def test_one_crystal_with_its_cell(code, emt: ModelData, tmp_path: Path, invoke) -> None:
+    """A single structure comes back as a StructureData, and as a file with its new cell."""
+    ase.io.write(tmp_path / 'cu.cif', bulk('Cu', cubic=True, a=3.7))
+    output = tmp_path / 'relaxed.xyz'
+    result = invoke(
+        *('launch', 'geometry-optimization', tmp_path / 'cu.cif', '--model', emt.pk),
+        *('--optimize-cell', '--cell-mask', '1,1,1,0,0,0', '-o', output),
+    )
+    assert result.exit_code == 0, result.output
+    node = _last()
+    assert f'StructureData<{node.outputs.output_structure.pk}>' in result.output
+    assert ase.io.read(output).cell.lengths() == pytest.approx(3.59, abs=0.01)
+
+
+def test_vibrations_and_thermochemistry(code, emt: ModelData, squeezed: Path, invoke, tmp_path: Path) -> None:
+    """Of an optimized dimer: its one frequency; of one that is not, the status; and the parts of its entropy."""
+    optimized = tmp_path / 'optimized.xyz'
+    options = ('--model', emt.pk, '--precision', 'double')
+    tight = ('--force-tolerance', '1e-4', '-i', '0', '-o', optimized)
+    assert invoke('launch', 'geometry-optimization', squeezed, *options, *tight).exit_code == 0
+    result = invoke('launch', 'vibrations', optimized, *options)
+    assert result.exit_code == 0, result.output
+    frequency = _last().outputs.results.frequencies(0)[0]
+    assert f'{frequency:.1f}' in result.output
+    assert 'minimum' in result.output
+    result = invoke('launch', 'vibrations', squeezed, *options, '--expected', 'minimum')
+    assert result.exit_code == 1
+    assert 'WRONG_CHARACTER' in result.output
+    result = invoke(
+        'launch', 'thermochemistry', optimized, *options, '--symmetry-number', '2', '--temperature', '300,400'
+    )
+    assert result.exit_code == 0, result.output
+    assert _last().inputs.parameters['temperatures'] == [300, 400]
+    assert 'at 300 K and 1.01325 bar, symmetry number 2:' in result.output
+    assert '1 of 1 structure computed.' in result.output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--optimize-cell'], 'Not periodic in three directions'),
+        (['--pressure', '5'], 'pressure'),
+        (['--fix-atoms', '7'], '7'),
+        (['--optimizer', 'Steepest'], 'Steepest'),
+        (['--max-steps', '0'], 'it must be an integer from 1'),
+    ],
+)
+def test_mistakes_of_optimizations(code, emt: ModelData, squeezed: Path, invoke, arguments, message: str) -> None:
+    """A cell of a molecule, pressure without a cell, an atom that is not there: said before anything runs."""
+    result = invoke('launch', 'geometry-optimization', squeezed, '-i', '0', '--model', emt.pk, *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in ' '.join(result.output.split())
+    assert 'Traceback' not in result.output
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 0

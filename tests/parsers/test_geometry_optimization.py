@@ -46,6 +46,7 @@ def test_all_outputs(job):
     assert final.labels == ('a', 'b', 'c')
     assert final.pbc.all()
     assert not {'positions', 'cells'} & set(outputs['results'].get_arraynames())
+    assert not {'positions', 'cells'} & set(outputs['output_parameters']['properties'])
     assert outputs['trajectory'].recorded == (0, 1, 2)
 
 

@@ -166,6 +166,10 @@ def test_a_job_that_was_asked_to_stop_says_so(parse, change_info, change_status)
     _, node = parse()
     assert node.exit_status == CODES.ERROR_INCOMPLETE.status
     assert 'asked to stop after 1 of 3' in node.exit_message
+    change_status([1, 1, 1])
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_INCOMPLETE.status
+    assert 'asked to stop after 0 of 3' in node.exit_message
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ase.spacegroup import crystal
 from ase.spacegroup.symmetrize import prep_symmetry, symmetrize_rank1, symmetrize_rank2
 
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.symmetry import SpaceGroups, SymmetryError
+from aiida_mlpotential.worker.symmetry import SpaceGroups, SymmetryError, is_first, is_translation
 
 pytest.importorskip('spglib', reason='the operations of the test crystals come from spglib')
 
@@ -20,6 +20,9 @@ def _triclinic() -> Atoms:
     return Atoms('CHNO', rng.random((4, 3)) * 4, cell=np.eye(3) * 5 + rng.normal(size=(3, 3)) * 0.3, pbc=True)
 
 
+QUARTZ = crystal(
+    ['Si', 'O'], [(0.47, 0, 0), (0.4135, 0.2669, 0.1191)], spacegroup=154, cellpar=[4.91, 4.91, 5.4, 90, 90, 120]
+)
 CRYSTALS = {
     'fcc': bulk('Cu'),
     'cubic': bulk('Cu', cubic=True),
@@ -27,10 +30,9 @@ CRYSTALS = {
     'rutile': crystal(
         ['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.95, 90, 90, 90]
     ),
-    'quartz': crystal(
-        ['Si', 'O'], [(0.47, 0, 0), (0.4135, 0.2669, 0.1191)], spacegroup=154, cellpar=[4.91, 4.91, 5.4, 90, 90, 120]
-    ),
+    'quartz': QUARTZ,
     'hcp': bulk('Mg'),
+    'supercell with free parameters': QUARTZ * (2, 1, 1),
     'none': _triclinic(),
 }
 
@@ -120,7 +122,7 @@ def test_a_deviation_within_the_tolerance_stays():
 def test_select(frames, groups):
     forces = np.random.default_rng(4).normal(size=frames.positions.shape)
     whole = groups.symmetrize_vectors(forces, frames.cells)
-    for places in ([4], [6, 0, 3], [1, 2], []):
+    for places in ([4], [7, 0, 3, 6], [1, 2], []):
         chosen = np.array(places, dtype=int)
         part, atoms = groups.select(chosen), frames.atom_indices(chosen)
         assert len(part) == len(places)
@@ -141,6 +143,23 @@ def test_frames_without_known_operations_are_left_as_they_are():
     np.testing.assert_allclose(result[5:], 0, atol=1e-14)
     np.testing.assert_allclose(groups.symmetrize_stress(stress, frames.cells), stress, atol=1e-14)
     np.testing.assert_array_equal(groups.symmetrize_step(frames, frames)[:5], frames.positions[:5])
+
+
+def test_all_operations_or_translations_and_one_for_each_rotation():
+    """Files may have either: the mean is the same."""
+    atoms = bulk('Si', cubic=True)
+    frames, arrays = Frames.from_ase([atoms]), _arrays([atoms])
+    rotations = arrays['rotations']
+    needed = is_translation(rotations) | is_first(rotations, np.array([len(rotations)]))
+    fewer = {
+        'rotations': rotations[needed],
+        'permutations': arrays['permutations'].reshape(-1, 8)[needed].ravel(),
+        'operation_offsets': np.array([0, needed.sum()]),
+    }
+    assert (len(rotations), needed.sum()) == (192, 4 + 47)
+    forces = np.random.default_rng(6).normal(size=(8, 3))
+    results = [SpaceGroups.of(item, frames).symmetrize_vectors(forces, frames.cells) for item in (arrays, fewer)]
+    np.testing.assert_allclose(*results, atol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class LBFGS(Stepper):
         slot = (int(state['newest']) + 1) % MEMORY
         state['newest'] = np.array(slot)
         product, steps, changes = rows.dot(moved, change), rows.dot(moved, moved), rows.dot(change, change)
-        good = where & (product > _MIN_COSINE * np.sqrt(steps * changes)) & (product > 0)
+        good = where & (product > _MIN_COSINE * np.sqrt(steps * changes))
         state['s'][slot], state['y'][slot] = moved, change
         state['weight'][slot] = np.where(good, 1 / np.where(good, product, 1.0), 0.0)
 
@@ -108,7 +108,7 @@ class LBFGS(Stepper):
         if rows.with_cells:
             result[rows.cells] = vectors[rows.cells] * (rows.counts[:, None, None] / CELL_CURVATURE)
         self._model.apply(rows, vectors, result)
-        return point.project(result)
+        return result
 
 
 def _geometries(frames: Frames, rows: Rows) -> FloatArray:

@@ -234,11 +234,9 @@ class Pool:
     def project(self, vectors: FloatArray) -> FloatArray:
         """Take what is constrained out of steps ``(R, 3)``."""
         here, rows = self._here, self._here.rows
-        if self._groups is None and not self._constraints:
+        if not self._constraints:
             return vectors
         steps = vectors[rows.atoms] if here.rules is None else here.real_steps(vectors[rows.atoms])
-        if self._groups is not None:
-            steps = self._groups.symmetrize_vectors(steps, here.frames.cells)
         steps = self._constraints.project(here.frames.positions, steps)
         result = np.array(vectors)
         result[rows.atoms] = steps if here.rules is None else here.coordinate_steps(steps)

@@ -66,6 +66,9 @@ class Optimization:
         self._rounds = 0
         self._pool = Pool(self._settings, _symmetry(context))
         self._trajectory: TrajectoryWriter | None = None
+        #: The frames that wait, and the steps that each frame of the job took in earlier runs; -1 for none.
+        self._queue: IntArray = np.zeros(0, dtype=np.int64)
+        self._steps_before: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
     def run(self) -> None:
         """Do it."""
@@ -196,6 +199,7 @@ class Optimization:
         counts = context.frames.counts[waiting]
         order = np.lexsort((waiting, -counts) if keys is None else (waiting, -counts, keys[waiting]))
         self._queue = waiting[order]
+        self._steps_before = np.load(context.directory / ARRAYS_DIRECTORY / 'steps.npy', allow_pickle=False)
 
     def _fill(self) -> None:
         """Let waiting frames join while there is room."""
@@ -217,7 +221,7 @@ class Optimization:
         store = self._context.store
         positions, cells = start.positions.copy(), start.cells.copy()
         steps, energies = np.zeros(len(indices)), np.full(len(indices), np.nan)
-        done = np.array([int(store.read('steps', int(index))) for index in indices])
+        done = self._steps_before[indices]
         for place in np.flatnonzero(done >= 0):
             index = int(indices[place])
             positions[start.offsets[place] : start.offsets[place + 1]] = store.read('positions', index)
@@ -292,8 +296,8 @@ class Optimization:
                 f'not converged after {pool.steps[place]} steps: the largest force is '
                 f'{look.largest_forces[place]:.3g} eV/angstrom; go on from it with `parent_folder`'
             )
-        if self._context.parameters['check_fragments']:
-            judged = np.flatnonzero(ended) if self._rounds % _FRAGMENTS_EVERY else np.arange(len(pool))
+        judged = np.flatnonzero(ended) if self._rounds % _FRAGMENTS_EVERY else np.arange(len(pool))
+        if self._context.parameters['check_fragments'] and len(judged):
             for local, error in find_broken(pool.start.select(judged), pool.frames.select(judged)).items():
                 place = judged[local]
                 ended[place], status[place], texts[int(place)] = True, error.status, error.message

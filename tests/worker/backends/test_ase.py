@@ -53,6 +53,15 @@ class Fake(Calculator):
             self.results['forces'] = -2 * self.scale * atoms.positions
         if 'stress' in properties:
             self.results['stress'] = np.arange(6.0)
+
+    def get_hessian(self, atoms):
+        if atoms.pbc.any():
+            raise NotImplementedError
+        if self.memory is not None and len(atoms) > self.memory:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        if 'H' in atoms.symbols:
+            raise ValueError('no hydrogen')
+        return 2 * self.scale * np.eye(3 * len(atoms)).reshape(3 * len(atoms), len(atoms), 3)
 """
 
 FAKE = AseFamily(
@@ -393,3 +402,36 @@ def test_memory_that_ran_out_is_said_to_be_that(fake, copper):
     backend = fake(_row(default_model=True), options={'kwargs': {'memory': 1}})
     with pytest.raises(OutOfMemory, match='2 atoms'):
         backend.evaluate(copper(2), frozenset())
+
+
+def _carbons(*sizes):
+    return [Atoms('C' * size, positions=2.0 * np.arange(3 * size).reshape(size, 3)) for size in sizes]
+
+
+def test_hessians_come_from_the_calculator_where_the_family_says_so(fake):
+    row = _row(hessian=True, kwargs={'scale': 1.5})
+    frames = Frames.from_ase(_carbons(2, 1))
+    assert fake(_row(hessian=False), files=FILE, trusted=True).hessians(frames) is None
+    backend = fake(row, files=FILE, trusted=True)
+    np.testing.assert_array_equal(
+        backend.hessians(frames), np.concatenate([3 * np.eye(6).ravel(), 3 * np.eye(3).ravel()])
+    )
+    other = fake(row, files=FILE, trusted=True, energy_unit='kcal/mol', distance_unit='bohr').hessians(frames)
+    np.testing.assert_allclose(other, backend.hessians(frames) * KCAL_PER_MOL / BOHR**2, rtol=1e-12)
+
+
+def test_a_structure_that_the_calculator_refuses_is_left_to_differences(fake):
+    free, crystal = _carbons(1, 1)
+    crystal.set_cell(np.eye(3) * 5)
+    crystal.pbc = True
+    flat = fake(_row(hessian=True), files=FILE, trusted=True).hessians(Frames.from_ase([crystal, free]))
+    assert np.isnan(flat[:9]).all()
+    np.testing.assert_array_equal(flat[9:], 2 * np.eye(3).ravel())
+
+
+def test_errors_of_a_hessian_are_those_of_an_evaluation(fake):
+    backend = fake(_row(hessian=True, kwargs={'memory': 1}), files=FILE, trusted=True)
+    with pytest.raises(OutOfMemory, match='2 atoms'):
+        backend.hessians(Frames.from_ase(_carbons(2)))
+    with pytest.raises(FrameError, match='no hydrogen'):
+        backend.hessians(Frames.from_ase([Atoms('H')]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiida_mlpotential.worker.backends import BACKENDS, get_backend
+from aiida_mlpotential.worker.backends.base import Backend
 from aiida_mlpotential.worker.backends.families import FAMILIES
 from aiida_mlpotential.worker.errors import WorkerError
 from aiida_mlpotential.worker.quantities import PROPERTIES
@@ -27,6 +28,18 @@ def test_every_row_is_valid(name):
 @pytest.mark.parametrize('name', BACKENDS)
 def test_every_class_is_there_without_its_library(name):
     assert get_backend(name).__name__ == BACKENDS[name].cls
+
+
+@pytest.mark.parametrize('name', [name for name in BACKENDS if BACKENDS[name].cls != 'AseBackend'])
+def test_the_table_says_who_has_analytic_hessians(name):
+    """As the classes do; of calculators of ASE each family says it."""
+    own = get_backend(name).hessians is not Backend.hessians
+    assert BACKENDS[name].analytic_hessian == own
+
+
+def test_families_say_whether_they_have_analytic_hessians():
+    assert {name for name in FAMILIES if BACKENDS[name].analytic_hessian} == {'mace', 'aimnet2'}
+    assert not BACKENDS['ase'].analytic_hessian
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():

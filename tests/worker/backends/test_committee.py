@@ -104,6 +104,19 @@ def test_the_forces_of_the_members_are_those_of_each(committee, frames, constant
     assert found.forces_std is None
 
 
+def test_hessians_are_the_mean_of_those_of_the_members(committee, frames, constants, monkeypatch):
+    monkeypatch.setattr(Pairs, 'hessians', lambda self, frames: self.constant * np.arange(5.0))
+    np.testing.assert_allclose(committee.member_hessians(frames), constants[:, None] * np.arange(5.0))
+    np.testing.assert_allclose(committee.hessians(frames), constants.mean() * np.arange(5.0))
+
+
+def test_a_member_without_hessians_leaves_all_to_differences(committee, frames, monkeypatch):
+    assert committee.hessians(frames) is None
+    monkeypatch.setattr(Pairs, 'hessians', lambda self, frames: None if self.constant > 2 else np.zeros(5))
+    assert committee.hessians(frames) is None
+    assert committee.member_hessians(frames) is None
+
+
 def test_what_is_not_asked_for_is_left_out(committee, frames):
     assert committee.evaluate(frames, frozenset()).forces is None
     only_spread = committee.evaluate(frames, frozenset({'forces_std'}))

@@ -7,8 +7,14 @@ import sys
 import pytest
 
 from aiida_mlpotential.worker.backends.base import Settings
-from aiida_mlpotential.worker.backends.torch_device import choose_device, free_memory, import_torch, out_of_memory
-from aiida_mlpotential.worker.errors import WorkerError
+from aiida_mlpotential.worker.backends.torch_device import (
+    choose_device,
+    free_memory,
+    import_torch,
+    memory_errors,
+    out_of_memory,
+)
+from aiida_mlpotential.worker.errors import OutOfMemory, WorkerError
 
 
 class Cuda:
@@ -99,3 +105,10 @@ def test_the_store_of_a_gpu_is_emptied_and_that_of_the_cpu_left_alone(torch):
 )
 def test_exhausted_memory_is_told_from_other_errors(text, expected):
     assert out_of_memory(RuntimeError(text)) is expected
+
+
+def test_only_errors_for_want_of_memory_become_ours():
+    with pytest.raises(OutOfMemory, match='could not allocate'), memory_errors('cpu'):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    with pytest.raises(RuntimeError, match='something else'), memory_errors('cpu'):
+        raise RuntimeError('something else')

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, optimize
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
-from ase.optimize import LBFGS as AseLBFGS
 
 from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Settings
@@ -62,7 +61,7 @@ def test_without_the_guess_each_step_is_that_of_ase(backend, monkeypatch):
     way = run(backend, frames, 12)
     for index, atoms in enumerate(frames):
         atoms.calc = EMT()
-        optimizer = AseLBFGS(atoms, logfile=None)
+        optimizer = optimize.LBFGS(atoms, logfile=None)
         rows = slice(frames.offsets[index], frames.offsets[index + 1])
         for positions in way[1:]:
             optimizer.step()
@@ -73,7 +72,7 @@ def test_the_guess_makes_it_shorter_and_leads_to_the_same_place(backend):
     ours, theirs = 0, 0
     for index, atoms in enumerate(rattled()):
         atoms.calc = EMT()
-        optimizer = AseLBFGS(atoms, logfile=None)
+        optimizer = optimize.LBFGS(atoms, logfile=None)
         optimizer.run(fmax=1e-3, steps=300)
         alone = rattled().select([index])
         ends = [point_at(backend, alone, x) for x in run(backend, alone, optimizer.nsteps)]

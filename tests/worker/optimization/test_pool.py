@@ -209,6 +209,19 @@ def test_symmetry_is_kept_and_lost_without():
     assert numbers[0] == 24 > numbers[1]
 
 
+def test_symmetry_is_kept_in_any_step_and_breaks_no_convergence():
+    atoms = bulk('Cu', 'hcp', a=2.5, c=4.3)
+    frames = Frames.from_ase([atoms])
+    rotations, permutations = operations(atoms)
+    arrays = {'rotations': rotations, 'permutations': permutations.ravel(), 'operation_offsets': np.array([0, 24])}
+    pool = Pool(Settings(Criteria(0.01)), SpaceGroups.of(arrays, frames))
+    join(pool, frames, [0])
+    push = np.random.default_rng(1).normal(size=(2, 3))
+    assert pool.look(Evaluation(np.zeros(1), forces=push)).converged[0], 'nothing of it has the symmetry'
+    pool.go(0.1 * push)
+    assert len(operations(pool.frames.to_ase(0))[0]) == 24
+
+
 def test_a_backend_that_leaves_out_what_is_needed():
     pool = make(CellRules())
     join(pool, crystals(), [0])

@@ -81,6 +81,29 @@ def test_steps_are_projected(make, kind):
 
 
 @STEPPERS
+def test_steps_are_projected_where_the_frame_is_now(make, kind):
+    """A curved constraint forbids something else at each point: what was learnt elsewhere must not lead out of it."""
+    stepper, x = make(kind), FRAMES.positions
+    for axis in (1, 2, 0, 1):
+        allowed = np.ones(3)
+        allowed[axis] = 0
+        forces = allowed * np.array([[0.3, 0.2, 0.1], [0.5, -0.2, 0.4], [-0.5, 0.2, -0.4]])
+        steps = stepper.step(point(x, forces, [0, 0], lambda vectors, allowed=allowed: vectors * allowed))
+        assert not steps[:, axis].any() and steps.any()
+        x = x + steps
+
+
+def test_lbfgs_forgets_a_surface_on_which_the_energy_ran_up(make):
+    stepper, x = make(LBFGS), FRAMES.positions
+    forces = np.array([[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]])
+    for scale in (1, 0.8, 0.6):
+        x = x + stepper.step(point(x, scale * forces, [scale, scale]))
+    assert (stepper.state['weight'] > 0).sum(axis=0).tolist() == [2, 2]
+    stepper.step(point(x, 0.5 * forces, [9.0, -2.0]))
+    assert (stepper.state['weight'] > 0).sum(axis=0).tolist() == [0, 3]
+
+
+@STEPPERS
 def test_a_frame_without_forces_stays(make, kind):
     stepper = make(kind)
     x = FRAMES.positions

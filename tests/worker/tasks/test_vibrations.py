@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
-from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.emt import EMT
-from ase.optimize import BFGS
-from ase.vibrations import Vibrations as AseVibrations
 
-from aiida_mlpotential.worker.backends import load_backend
-from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
+from aiida_mlpotential.worker.backends.base import Backend, Evaluation
+from aiida_mlpotential.worker.checkpoint import CheckpointFile
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames, sha256_of
-from aiida_mlpotential.worker.registry import PRETRAINED
 from aiida_mlpotential.worker.runner import run_job
 from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, ModelSpec
 from aiida_mlpotential.worker.tasks.vibrations import Vibrations
@@ -138,6 +133,13 @@ def test_members_have_their_frequencies_and_a_spread(run):
         spread = context.store.read('frequency_std', index)
         np.testing.assert_allclose(spread, members.std(axis=0, ddof=1), rtol=0, atol=1e-9)
         assert np.array_equal(spread[: context.store.read('n_rigid', index)] == 0, mean[mean == 0] == 0)
+
+
+def test_members_of_frames_that_are_analysed_together_are_not_mixed_up(run, structures):
+    context = run(atoms=[structures[2]] * 4)
+    for index in range(4):
+        mean, members = context.store.read('frequencies', index), context.store.read('member_frequencies', index)
+        np.testing.assert_allclose(members, np.sqrt(MEMBERS)[:, None] * mean, rtol=1e-6, atol=1e-6)
 
 
 def test_members_are_left_out_on_request(run, structures):
@@ -277,6 +279,19 @@ def test_a_job_killed_in_one_hessian_loses_at_most_one_interval(run, structures,
     assert again.checkpoints.load() is None
 
 
+def test_what_was_under_way_is_done_before_anything_else_is_begun(run, structures, tmp_path):
+    """A second kill would otherwise cost what the checkpoint of the first one has."""
+    parameters = {'batch_atoms': 24, 'checkpoint_interval': 0, 'properties': ['energy']}
+    order = [6, 4, 1, 0]  # benzene is the last in the order of batches
+    with pytest.raises(Killed):
+        run(_dies_after(structures, 4 + 20), atoms=[structures[6]], **parameters)
+    shutil.rmtree(tmp_path / 'arrays')
+    with pytest.raises(Killed):
+        run(_dies_after(structures, 5), atoms=[structures[index] for index in order], **parameters)
+    begun = CheckpointFile(tmp_path, 'job', 0).load()
+    assert begun['frame'] == 0 and begun['values'].shape == (4, 20 + 4, 36)
+
+
 @pytest.mark.parametrize('batches', [1, 3, 6, 9, 17, 31])
 def test_a_job_killed_at_any_moment_ends_with_the_same_results(run, structures, tmp_path, batches):
     """Also when the next run has other batches."""
@@ -331,88 +346,6 @@ def test_a_subclass_stores_what_it_derives(run, structures):
     assert sorted(seen) == list(range(8))
     for index in range(8):
         assert np.all(context.store.read('charges', index) == index)
-
-
-def emt():
-    """Return the backend of ASE's EMT."""
-    return load_backend(
-        ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'}), Path(), Settings()
-    )
-
-
-def _sorted(found):
-    return np.sort(np.where(np.abs(found.imag) > 0, -np.abs(found.imag), found.real))
-
-
-def test_a_crystal_has_the_frequencies_that_ase_finds(run, tmp_path):
-    """With a vacancy, so that there is something to relax; three translations, no rotation."""
-    atoms = bulk('Cu', cubic=True) * (2, 1, 1)
-    del atoms[3]
-    atoms.calc = EMT()
-    BFGS(atoms, logfile=None).run(fmax=1e-4)
-    context = run(emt(), atoms=[atoms])
-    reference = AseVibrations(atoms, delta=1e-4, name=str(tmp_path / 'ase'))
-    reference.run()
-    expected = _sorted(reference.get_frequencies())
-    found = context.store.read('frequencies', 0)
-    assert context.store.read('n_rigid', 0) == 3 and np.array_equal(found[:3], np.zeros(3))
-    expected = np.delete(expected, np.argsort(np.abs(expected))[:3])
-    np.testing.assert_allclose(found[3:], expected, rtol=0, atol=0.01)
-    assert found[3] > 10
-
-
-class ByBackend(Calculator):
-    """A backend as a calculator of ASE."""
-
-    implemented_properties = ('energy', 'forces')
-
-    def __init__(self, backend):
-        super().__init__()
-        self.backend = backend
-
-    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        found = self.backend.evaluate(Frames.from_ase([atoms]), frozenset({'forces'}))
-        self.results = {'energy': float(found.energies[0]), 'forces': found.forces}
-
-
-def published(name, shared_data, folder):
-    """Return a published model, in double precision."""
-    pytest.importorskip('torch')
-    from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
-
-    model = PRETRAINED[name]
-    (folder / 'model').mkdir()
-    path = shared_data / 'models' / 'torchani' / model.state_dict
-    read_state_dict(path, model).write(folder / 'model' / model.file)
-    spec = ModelSpec(name, 'torchani', model.sha256, {f'model/{model.file}': ''}, energy_unit='Hartree')
-    return load_backend(spec, folder, Settings(device='cpu', precision='double'))
-
-
-@pytest.mark.parametrize('name', ['ANI-1ccx', 'ANI-2x'])
-def test_the_published_models_have_the_frequencies_that_ase_finds(run, shared_data, tmp_path, name):
-    """Within 0.2 wavenumbers of short differences: where one of these straddles a kink of the CELU networks.
-
-    The longer ones that ASE takes by default straddle many, and are up to 30 wavenumbers off (ANI-1ccx, benzene),
-    whatever their order.
-    """
-    backend = published(name, shared_data, tmp_path)
-    structures = [molecule(formula) for formula in ('H2O', 'CO2', 'C2H6', 'C6H6')]
-    for atoms in structures:
-        atoms.calc = ByBackend(backend)
-        BFGS(atoms, logfile=None).run(fmax=1e-4)
-    context = run(backend, atoms=structures, expected='minimum')
-    assert (context.store.status == FrameStatus.OK).all()
-    for index, atoms in enumerate(structures):
-        reference = AseVibrations(atoms, delta=1e-5, name=str(tmp_path / f'ase{index}'))
-        reference.run()
-        expected = _sorted(reference.get_frequencies())
-        rigid = context.store.read('n_rigid', index)
-        assert rigid == (5 if index == 1 else 6)
-        expected = np.delete(expected, np.argsort(np.abs(expected))[:rigid])
-        np.testing.assert_allclose(context.store.read('frequencies', index)[rigid:], expected, rtol=0, atol=0.2)
-        spread = context.store.read('frequency_std', index)
-        assert np.all(spread[rigid:] > 0.5) and np.all(spread[:rigid] == 0)
 
 
 def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path):

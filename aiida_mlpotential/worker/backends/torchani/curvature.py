@@ -167,7 +167,7 @@ class AngularTerms:
         import torch
 
         members, triples = gradient.shape[:2]
-        table = gradient.view(members, triples, self._shifted[0].shape[1], -1)
+        table = gradient.view(members, triples, self._shifted[0].shape[1], self._turned[0].shape[1])
         # sum over features of gradient times the p-th derivative of f and the q-th of s
         sums = torch.einsum('ptk,mtkl,qtl->pqmt', torch.stack(self._shifted), table, torch.stack(self._turned))
         (d1, d2), cut1, cut2 = self._distances, self._cut[0], self._cut[1]

@@ -159,6 +159,8 @@ class AniEngine:
         numbers = self.members * max(network.weights[0].shape[1] // self.members for network in networks)
         for start, stop in surroundings.pieces(numbers, PIECE_BYTES[self.device.partition(':')[0]]):
             piece = Piece.of(surroundings, start, stop, features)
+            if not piece.width:  # isolated atoms
+                continue
             network = networks[int(surroundings.elements[start])]
             blocks = edge_hessians(piece, network, features[start:stop], len(present), self._constants)
             spread(blocks if each else blocks.mean(dim=0, keepdim=True), surroundings, start, batch, result)

@@ -21,9 +21,11 @@ from aiida_mlpotential.worker.units import BOHR
 ALL = frozenset({'forces', 'stress', 'atomic_energies'})
 #: Single precision: outputs of some eV an atom have steps of 5e-7 eV, which over 4e-3 angstrom give up to some 1e-3
 #: eV/angstrom for a frame; the rest of the derivative's tolerance is for the third derivative of the energy.
-SINGLE = Tolerances(energy=2e-5, forces=1e-4, stress=1e-6, derivative=1e-2, step=2e-3, hessian=0.05, hessian_step=3e-3)
+SINGLE = Tolerances(energy=2e-5, forces=1e-4, stress=1e-6, derivative=1e-2, step=2e-3, hessian=0.05, hessian_step=1e-3)
 #: In bohr the same differences are over half the distance, and slopes are twice as large.
-SINGLE_BOHR = dataclasses.replace(SINGLE, forces=2e-4, stress=1e-5, derivative=2e-2, step=1e-3)
+SINGLE_BOHR = dataclasses.replace(
+    SINGLE, forces=2e-4, stress=1e-5, derivative=2e-2, step=1e-3, hessian=0.2, hessian_step=5e-4
+)
 
 
 def _frames(records) -> Frames:

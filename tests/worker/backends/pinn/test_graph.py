@@ -16,7 +16,7 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.testing import Tolerances, check_backend
 
 #: As for the trained model (test_backend), with the third derivatives of random weights.
-LIMITS = Tolerances(energy=2e-5, forces=1e-4, stress=1e-5, derivative=2e-2, step=2e-3, hessian=0.05, hessian_step=3e-3)
+LIMITS = Tolerances(energy=2e-5, forces=1e-4, stress=1e-5, derivative=2e-2, step=2e-3, hessian=0.05, hessian_step=1e-3)
 PINET = {'atom_types': [8, 1, 6], 'rc': 4.0, 'depth': 2, 'n_basis': 5}
 SMALL = {key: [8, 8] for key in ('pp_nodes', 'pi_nodes', 'ii_nodes', 'out_nodes')}
 BPNN = {

@@ -94,7 +94,9 @@ def test_what_every_backend_promises(
     frames = Frames.from_ase([*reference_frames, wire, *crystals])
     limits = Tolerances(step=5e-5)  # the model bends strongly where atoms are close
     if precision == 'single':
-        limits = Tolerances(energy=2e-5, forces=2e-4, stress=2e-5, derivative=0.1, step=2e-3, hessian=0.3, hessian_step=1e-3)
+        limits = Tolerances(
+            energy=2e-5, forces=2e-4, stress=2e-5, derivative=0.1, step=2e-3, hessian=0.3, hessian_step=1e-3
+        )
     check_backend(load(precision), frames, limits)
 
 

@@ -208,6 +208,27 @@ def test_other_distance_units_scale_the_structure(custom, load, random_weights, 
         assert bohr.details()['cutoff'] == pytest.approx(plain.details()['cutoff'] * BOHR)
 
 
+def test_hessians_are_in_our_units(custom, load, random_weights, mixture):
+    larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)
+    for path in (custom / 'custom_full_ani.pt', random_weights / 'model' / PRETRAINED['ANI-1ccx'].file):
+        plain = load(path, precision='double')
+        bohr = load(path, distance_unit='bohr', energy_unit='eV', precision='double')
+        expected = plain.hessians(mixture) / ENERGY_UNITS['Hartree'] / BOHR**2
+        np.testing.assert_allclose(bohr.hessians(larger), expected, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(bohr.member_hessians(larger).mean(axis=0), expected, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize('method', ['hessians', 'member_hessians'])
+def test_out_of_memory_for_hessians_is_recognised(random_weights, monkeypatch, method):
+    def fail(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    backend = _load(random_weights)
+    monkeypatch.setattr(backend._engine, 'hessians', fail)
+    with pytest.raises(OutOfMemory):
+        getattr(backend, method)(_frames())
+
+
 def test_a_model_in_bohr_keeps_the_contract(custom, load, mixture):
     backend = load(custom / 'custom_full_ani.pt', distance_unit='bohr', energy_unit='kcal/mol', precision='double')
     larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)

@@ -99,6 +99,12 @@ def test_what_cannot_be_told_apart_is_refused(engine, mixture):
             engine.evaluate(mixture.select([0]), frozenset({name}))
 
 
+def test_there_are_no_analytic_hessians(engine, mixture):
+    """Nobody knows whether such a model can be differentiated twice."""
+    assert engine.hessians(mixture) is None
+    assert engine.hessians(mixture, each=True) is None
+
+
 def test_batches_stay_small(engine, mixture):
     engine.chunk_atoms = 9
     chosen = mixture.select([1, 0, 2, 3, 0, 4])
