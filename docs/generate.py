@@ -51,7 +51,7 @@ def with_values(text: str) -> str:
 
     words = ('single', 'double', 'true', 'false', 'null', 'cuda:N', 'cuda', 'cpu', *PROPERTIES)
     values = '|'.join(sorted(map(re.escape, words), key=len, reverse=True))
-    return re.sub(rf'""|\b(?:{values})\b', lambda match: code(match[0]), text)
+    return re.sub(rf'""|\b(?:{values})\b(?! structure)', lambda match: code(match[0]), text)
 
 
 def with_names(text: str) -> str:

@@ -209,6 +209,7 @@ def test_sevennet_from_a_file(crystals, tmp_path):
 def mace_file(tmp_path):
     """Write a tiny MACE with random parameters, under a name that is a pattern of file names."""
     _needs('mace')
+    importlib.import_module('mace')  # it lets torch read what e3nn has pickled
     import torch
     from e3nn.o3 import Irreps
     from mace.modules import ScaleShiftMACE, interaction_classes

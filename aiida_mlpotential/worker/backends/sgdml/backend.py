@@ -26,7 +26,8 @@ class SgdmlBackend(Backend):
     """An sGDML model: one molecule, its atoms in one order.
 
     The library computes in double precision on the CPU, in one process. Its torch variant is not used: that rounds
-    positions to single precision, and is slower on a CPU.
+    positions to single precision, and is slower on a CPU. It has no second derivatives: Hessians are differences of
+    its forces, which are smooth and in double precision.
     """
 
     name: ClassVar[str] = 'sgdml'

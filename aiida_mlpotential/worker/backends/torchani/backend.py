@@ -108,10 +108,11 @@ class TorchAniBackend(Backend):
     def hessians(self, frames: Frames) -> FloatArray | None:
         """Return analytic Hessians, in either precision; ``None`` for a model that can only be asked as a whole.
 
-        Written out by hand for models of the ANI papers: on one core, eight members and 20 molecules of 26 atoms
-        together they take an eighth of the time of central differences, and a fiftieth for a crystal of 300 atoms. In
-        double precision both agree to 1e-6 eV/angstrom^2 unless the argument of an activation changes its sign within
-        the differences; in single precision they are 5e-5 eV/angstrom^2 off, and differences 0.1 to 1.
+        Written out by hand for models of the ANI papers: with eight members on one core they take a third of the time
+        of central differences for molecules of 8 atoms, a sixth for 26, and a fiftieth for a crystal of 375. In double
+        precision both agree to 1e-6 eV/angstrom^2 unless the argument of an activation changes its sign within the
+        differences; in single precision they are 5e-5 eV/angstrom^2 off, and differences 0.1 to 1. Other models of
+        torchani are differentiated by torch, once for each coordinate, which takes as long as differences.
         """
         return self._second(frames, each=False)
 
