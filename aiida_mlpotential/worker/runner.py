@@ -104,11 +104,12 @@ class Runner:
         names = task.quantities(parameters, backend.n_members > 1)
         sizes = Sizes(backend.n_members, len(parameters.get('temperatures', ())), backend.precision == 'single')
         store = ResultsStore(self._directory, frames.offsets, names, sizes)
-        self._open_store(store, task)
+        interval = parameters.get('checkpoint_interval', SYNC_INTERVAL)
+        checkpoints = CheckpointFile(self._directory, self.content['fingerprint'], interval)
+        self._open_store(store, task, checkpoints)
         self.content['notes'] += model_notes(job.model)
         self._describe(backend, names, parameters)
         self._file.reserve(self.content)
-        interval = parameters.get('checkpoint_interval', SYNC_INTERVAL)
         context = Context(
             frames=frames,
             backend=backend,
@@ -120,7 +121,7 @@ class Runner:
             progress=Progress(len(frames), int(np.sum(store.status != FrameStatus.PENDING))),
             stopping=self._stopping,
             checkpoint=self._checkpoint,
-            checkpoints=CheckpointFile(self._directory, self.content['fingerprint'], interval),
+            checkpoints=checkpoints,
             directory=self._directory,
             symmetry=symmetry,
         )
@@ -228,7 +229,7 @@ class Runner:
         self.content['timings']['load'] = time.monotonic() - begin
         return backend
 
-    def _open_store(self, store: ResultsStore, task: type[Task]) -> None:
+    def _open_store(self, store: ResultsStore, task: type[Task], checkpoints: CheckpointFile) -> None:
         """Open the results; go on with those of an earlier run of the same job."""
         store.open(self.content['fingerprint'])
         self._store = store
@@ -237,7 +238,7 @@ class Runner:
         done = int(np.sum(store.status != FrameStatus.PENDING))
         if done:
             self.content['notes'].append(f'went on with the results of {done} structures of an earlier run')
-        elif (self._directory / PARENT_DIRECTORY).exists():
+        elif (self._directory / PARENT_DIRECTORY).exists() and checkpoints.load() is None:
             self.content['notes'].append('the parent folder has no results of this very job: began anew')
 
     def _describe(self, backend: Backend, names: tuple[str, ...], parameters: Mapping[str, Any]) -> None:

@@ -189,7 +189,7 @@ class FlatEngine:
         first, second = (torch.from_numpy(ends).to(self.device) for ends in (pairs.first, pairs.second))
         positions = torch.from_numpy(batch.positions.copy()).to(self.device).requires_grad_()
         translations = batch.positions[pairs.second] - batch.positions[pairs.first] - pairs.vectors
-        vectors = torch.from_numpy(translations).to(self.device) + positions[first] - positions[second].detach()
+        vectors = torch.from_numpy(translations).to(self.device) + positions[first] - positions[second]
         outputs = self._call(pairs, elements, positions.detach().to(self._dtype), vectors.to(self._dtype))
         scalars = outputs.sum(dim=1) if each else outputs.mean(dim=0).sum()[None]
         found = []
