@@ -10,7 +10,7 @@ from typing import Any
 from .errors import WorkerError
 
 #: Raised whenever the same inputs would give other results: it is part of AiiDA's caching key (``CACHE_VERSION``).
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 #: Raised whenever the layout of the results files changes; a parser refuses a newer one.
 FORMAT_VERSION = 1
 
