@@ -109,8 +109,8 @@ def format_results(optimization: ResultsData, results: ResultsData, labels: tupl
         '',
         f'± is the sample standard deviation of {results.n_members} values, one for each member with its own energies '
         'and modes',
-        'at these geometries, subtracted member by member. The deviations of both Gibbs energies, combined as if '
-        f'independent, give {combined:.2f} kcal/mol.',
+        'at these geometries, subtracted member by member. The deviations of both Gibbs energies, combined',
+        f'as if independent, give {combined:.2f} kcal/mol.',
         f'To compare ΔE with: CCSD(T) {REFERENCE:+.2f} kcal/mol, at the geometries of the benchmark.',
     ]
     return '\n'.join(lines)
@@ -147,6 +147,8 @@ def reaction(results: ResultsData) -> list[Quantity]:
         'enthalpies': energies + zero_points + thermal,
         'gibbs_energies': results.get_array('member_gibbs_energies')[:, :, 0],
     }
+    # -TS but for what all members share, which has no spread.
+    members['entropies'] = members['gibbs_energies'] - members['enthalpies']
     names = {
         'ΔE': 'energies',
         'ΔZPE': 'zero_point_energies',

@@ -13,6 +13,7 @@ from ...frames import FloatArray, Frames, IntArray
 from ...neighbors import find_half_pairs
 from ...schema import ModelSpec
 from ...storage import hessian_offsets
+from ...stress import stress_of_pairs
 from ...units import DISTANCE_UNITS, ENERGY_UNITS
 from ..base import Backend, Evaluation, FileFacts, Settings
 from ..hessians import place_row, symmetrized
@@ -120,7 +121,7 @@ class PinnBackend(Backend):
             if 'forces' in request:
                 forces = _forces(first, second, gradient, frames.n_atoms)
             if 'stress' in request:
-                stress = _stress(frames, first, vectors, gradient)
+                stress = stress_of_pairs(frames.frame_of_atom[first], vectors, gradient, frames)
         return Evaluation(
             energies, forces=forces, stress=stress, atomic_energies=atomic if 'atomic_energies' in request else None
         )
@@ -178,19 +179,6 @@ def _forces(first: IntArray, second: IntArray, slopes: FloatArray, n_atoms: int)
         for axis in range(3)
     ]
     return np.stack(columns, axis=1).astype('f8')  # without any pair numpy counts in integers
-
-
-def _stress(frames: Frames, first: IntArray, vectors: FloatArray, slopes: FloatArray) -> FloatArray:
-    """Return dE/dstrain over volume, ``(n, 3, 3)``; symmetric, as the energy does not change with a rotation."""
-    frame = frames.frame_of_atom[first]
-    stress = np.full((len(frames), 3, 3), np.nan)
-    crystals = frames.pbc.all(axis=1)
-    volumes = np.abs(np.linalg.det(frames.cells[crystals]))
-    for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
-        virial = (vectors[:, a] * slopes[:, b] + vectors[:, b] * slopes[:, a]) / 2
-        values = np.bincount(frame, virial, minlength=len(frames))[crystals] / volumes
-        stress[crystals, a, b] = stress[crystals, b, a] = values
-    return stress
 
 
 def _read(spec: ModelSpec, directory: Path) -> tuple[Path, PinnModel]:

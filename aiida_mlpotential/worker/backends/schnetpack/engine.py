@@ -17,6 +17,7 @@ import numpy as np
 from ...errors import FrameError, FrameStatus, WorkerError
 from ...frames import FloatArray, Frames
 from ...neighbors import find_half_pairs
+from ...stress import stress_of_strain
 from ..base import Evaluation
 from ..hessians import rows_by_autograd
 
@@ -111,7 +112,7 @@ class Engine:
         if forces:
             result = dataclasses.replace(result, forces=_numpy(gradients[0]) * (-unit / self._units.distance))
         if stress:
-            result = dataclasses.replace(result, stress=_stress(_numpy(gradients[-1]) * unit, frames))
+            result = dataclasses.replace(result, stress=stress_of_strain(_numpy(gradients[-1]) * unit, frames))
         if 'atomic_energies' in request:
             result = dataclasses.replace(result, atomic_energies=self._atomic(outputs, frames, result.energies))
         return result
@@ -228,16 +229,6 @@ class Engine:
 
 def _numpy(tensor: Tensor) -> FloatArray:
     return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)
-
-
-def _stress(derivatives: FloatArray, frames: Frames) -> FloatArray:
-    """Return dE/dstrain over volume, eV/angstrom^3; NaN for frames that are not periodic in three directions."""
-    result = np.full((len(frames), 3, 3), np.nan)
-    crystals = np.flatnonzero(frames.pbc.all(axis=1))
-    volumes = np.abs(np.linalg.det(frames.cells[crystals]))[:, None, None]
-    symmetric = (derivatives[crystals] + derivatives[crystals].transpose(0, 2, 1)) / 2
-    result[crystals] = symmetric / volumes
-    return result
 
 
 def _find_energy_key(library: Any, model: Any, options: Mapping[str, Any]) -> str:

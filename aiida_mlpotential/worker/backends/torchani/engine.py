@@ -16,6 +16,7 @@ from ...frames import Frames
 from ...neighbors import find_half_pairs
 from ...statistics import sample_std
 from ...storage import hessian_offsets
+from ...stress import stress_of_pairs
 from ...units import HARTREE
 from ..base import Evaluation
 from ..hessians import block_offsets, from_blocks
@@ -212,7 +213,11 @@ class AniEngine:
                 total += on_pairs
             on_pairs = total / self.members
         forces = forces_of_pairs(pairs, on_pairs, len(elements)) if 'forces' in request else None
-        stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
+        stress = (
+            stress_of_pairs(batch.frame_of_atom[pairs.first], pairs.vectors, on_pairs.T, batch)
+            if 'stress' in request
+            else None
+        )
         found = Evaluation(energies.mean(axis=0), energies, forces, stress, atomic_energies=of_atoms)
         return found if samples is None else dataclasses.replace(found, **of_samples(samples, request))
 
@@ -300,18 +305,3 @@ def of_samples(samples: Floats, request: frozenset[str]) -> dict[str, Floats]:
     if 'member_forces' in request:
         found['member_forces'] = samples
     return found
-
-
-def stress_of_pairs(pairs: HalfPairs, gradients: Floats, batch: Frames) -> Floats:
-    """Symmetric stress of each structure from the virial of its pairs."""
-    n = len(batch)
-    owner = batch.frame_of_atom[pairs.first]
-    virial = np.empty((n, 3, 3))
-    for row in range(3):
-        for column in range(3):
-            virial[:, row, column] = np.bincount(owner, pairs.vectors[:, row] * gradients[column], n)
-    volume = np.abs(np.linalg.det(batch.cells))
-    bulk = batch.pbc.all(axis=1)
-    stress = np.full((n, 3, 3), np.nan)
-    stress[bulk] = (0.5 * (virial + virial.transpose(0, 2, 1)))[bulk] / volume[bulk, None, None]
-    return stress

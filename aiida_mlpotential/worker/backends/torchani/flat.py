@@ -19,10 +19,11 @@ import numpy as np
 from ...errors import FrameError, FrameStatus
 from ...frames import Frames
 from ...neighbors import HalfPairs, find_half_pairs
+from ...stress import stress_of_pairs
 from ...units import HARTREE
 from ..base import Evaluation
 from ..hessians import rows_by_autograd
-from .engine import GRADIENTS, OF_MEMBERS, element_indices, forces_of_pairs, of_samples, stress_of_pairs
+from .engine import GRADIENTS, OF_MEMBERS, element_indices, forces_of_pairs, of_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -231,7 +232,11 @@ class FlatEngine:
         else:
             on_pairs = pull(outputs.mean(dim=0).sum(), False)
         forces = forces_of_pairs(pairs, on_pairs, len(elements)) if 'forces' in request else None
-        stress = stress_of_pairs(pairs, on_pairs, batch) if 'stress' in request else None
+        stress = (
+            stress_of_pairs(batch.frame_of_atom[pairs.first], pairs.vectors, on_pairs.T, batch)
+            if 'stress' in request
+            else None
+        )
         found = Evaluation(energies.mean(axis=0), energies, forces, stress, atomic_energies=of_atoms)
         return found if samples is None else dataclasses.replace(found, **of_samples(samples, request))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import FrameError, FrameStatus
 from ...frames import Frames
+from ...stress import stress_of_strain
 from ...units import HARTREE
 from ..base import Evaluation
 from .engine import GRADIENTS
@@ -159,8 +160,7 @@ class ForwardEngine:
         found = [part.double().cpu().numpy() * HARTREE for part in torch.autograd.grad(energies.sum(), wanted)]
         stress = None
         if bulk:
-            symmetric = 0.5 * (found[1] + found[1].T)
-            stress = (symmetric / abs(np.linalg.det(group.cells[0])))[None]
+            stress = stress_of_strain(found[1][None], group)
         return Evaluation(values, forces=-found[0][real], stress=stress)
 
 
