@@ -86,15 +86,15 @@ def moved(structures: list[Atoms], directory: Path) -> list[Atoms]:
     return found
 
 
-def compare_optimizations(path: Path, number: int, repeats: int, directory: Path) -> tuple[list[Any], list[Figure]]:
-    """Optimize conformers on both sides, in single precision as either does by default."""
+def compare_optimizations(path: Path, number: int, directory: Path) -> tuple[list[Any], list[Figure]]:
+    """Optimize conformers on both sides, in single precision as either does by default; ASE takes minutes, so once."""
     structures = conformers(number, seed=4)
     calculator = reference_model(path).float().ase()
     parameters = {'num_threads': OPTIONS.threads, 'force_tolerance': FORCE_TOLERANCE, 'max_steps': MAX_STEPS}
     job = directory / 'optimization'
     ours = worker_job(path, MODEL, structures, job, 'geometry_optimization', parameters)
     optimize_with_ase(calculator, structures[:2])
-    found, figures = in_turn(ours, lambda: optimize_with_ase(calculator, structures), repeats)
+    found, figures = in_turn(ours, lambda: optimize_with_ase(calculator, structures), 1)
     status = np.load(job / 'arrays' / 'status.npy')
     difference = np.abs(
         energies_of(path, found, directory / 'theirs') - energies_of(path, moved(structures, job), directory / 'ours')
@@ -149,12 +149,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(OPTIONS.threads)
-    conformers_, molecules, repeats = (16, 4, 1) if OPTIONS.quick else (100, 20, 3)
+    conformers_, molecules, turns = (16, 4, 1) if OPTIONS.quick else (100, 20, 3)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = parameter_file(MODEL, directory)
-        row, figures = compare_optimizations(path, conformers_, repeats, directory)
-        rows, more = compare_hessians(path, molecules, repeats, directory)
+        row, figures = compare_optimizations(path, conformers_, directory)
+        rows, more = compare_hessians(path, molecules, turns, directory)
     headers = ('what', 'molecules', 'ASE (s)', 'worker (s)', 'ratio (median)', 'ratio (least)')
     report(headers, [row, *rows], [*figures, *more])
 

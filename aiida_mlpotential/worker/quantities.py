@@ -163,8 +163,7 @@ TASK_QUANTITIES: dict[str, tuple[str, ...]] = {
 }
 
 QUANTITIES: dict[str, Quantity] = {
-    quantity.name: quantity
-    for quantity in (*_SINGLE_POINT, *_GEOMETRY_OPTIMIZATION, *_VIBRATIONS, *_THERMOCHEMISTRY)
+    quantity.name: quantity for quantity in (*_SINGLE_POINT, *_GEOMETRY_OPTIMIZATION, *_VIBRATIONS, *_THERMOCHEMISTRY)
 }
 
 #: What a user may write under ``properties``, with the name of the array it stands for.

@@ -45,6 +45,7 @@ def member_directory(index: int) -> str:
 #: At most so many messages of failed frames are kept in the results file; ``status`` has them all.
 MAX_MESSAGES = 1000
 
+
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
     """The model of a job: what the worker needs to know to load and check it."""
