@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from aiida_mlpotential.worker.ideal_gas import comparable
 from aiida_mlpotential.worker.parameters import with_defaults
 from aiida_mlpotential.worker.thermochemistry import vibration, zero_point_energy
 from aiida_mlpotential.worker.units import HARTREE, KCAL_PER_MOL
@@ -174,7 +175,9 @@ def _member_vibrations(results: ResultsData, index: int) -> Array:
     """
     cutoff = with_defaults(THERMOCHEMISTRY, 'thermochemistry')['low_frequency_cutoff']
     start, stop = (3 * int(value) for value in results.offsets[index : index + 2])
-    counted = results.get_array('frequencies')[start:stop] >= cutoff
-    wavenumbers = np.maximum(results.get_array('member_frequencies')[:, start:stop][:, counted], cutoff)
+    wavenumbers = results.get_array('frequencies')[start:stop]
+    counted = wavenumbers >= cutoff
+    members = results.get_array('member_frequencies')[:, start:stop]
+    wavenumbers = comparable(wavenumbers[counted], members[:, counted], cutoff)
     thermal = vibration(wavenumbers, np.array([TEMPERATURE])).energy[..., 0]
     return np.array([zero_point_energy(wavenumbers).sum(axis=1), thermal.sum(axis=1)])

@@ -33,7 +33,7 @@ from .thermochemistry import (
 
 Array = npt.NDArray[Any]
 
-#: Lowest wavenumber, cm^-1, that a mode counts with for a member, also where the cutoff is lower.
+#: Wavenumber, cm^-1, below which a mode of a member is too low to be compared, also where the cutoff is lower.
 MEMBER_FLOOR = 1.0
 #: About so many numbers (modes times temperatures times members) are worked on at once.
 _BLOCK = 1_000_000
@@ -114,11 +114,12 @@ class Molecules:
         """Return which vibrations are real and not below a wavenumber (cm^-1), ``(K,)``."""
         return self.real & (self.wavenumbers >= cutoff)
 
-    def lifted(self, cutoff: float) -> BoolArray:
-        """Return which of the counted vibrations are too low for which members, ``(m, number of counted)``."""
+    def member_modes(self, cutoff: float) -> FloatArray:
+        """Return the wavenumbers that the counted vibrations have for each member, ``(m, number of counted)``."""
         if self.member_wavenumbers is None:
-            return np.zeros((0, int(self.counted(cutoff).sum())), dtype=bool)
-        return self.member_wavenumbers[:, self.counted(cutoff)] < max(cutoff, MEMBER_FLOOR)
+            return np.zeros((0, int(self.counted(cutoff).sum())))
+        counted = self.counted(cutoff)
+        return comparable(self.wavenumbers[counted], self.member_wavenumbers[:, counted], cutoff)
 
     def total(self, chosen: BoolArray, values: FloatArray) -> FloatArray:
         """Return sums over the vibrations of each molecule, ``(n, ...)``.
@@ -129,6 +130,29 @@ class Molecules:
         sums = np.zeros((len(self), *values.shape[1:]))
         np.add.at(sums, self.owners[chosen], values)
         return sums
+
+
+def too_low(member_wavenumbers: FloatArray, cutoff: float) -> BoolArray:
+    """Return which modes are imaginary or too low for at least one member, ``(K,)``.
+
+    :param member_wavenumbers: ``(m, K)``, cm^-1, imaginary ones negative
+    :param cutoff: cm^-1
+    """
+    return np.asarray((member_wavenumbers < max(cutoff, MEMBER_FLOOR)).any(axis=0))
+
+
+def comparable(wavenumbers: FloatArray, member_wavenumbers: FloatArray, cutoff: float) -> FloatArray:
+    """Return the wavenumbers with which modes count for each member, ``(m, K)``, cm^-1.
+
+    They are the member's own. A mode that is imaginary or too low for one of the members counts for all of them with
+    the wavenumber of the mean, and so adds nothing to their spread: how low a soft mode of a single member is, where
+    that member is not at its minimum, does not say how low it is at the minimum.
+
+    :param wavenumbers: of the mean, of modes that count, ``(K,)``, cm^-1
+    :param member_wavenumbers: ``(m, K)``, cm^-1, imaginary ones negative
+    :param cutoff: cm^-1
+    """
+    return np.where(too_low(member_wavenumbers, cutoff), wavenumbers, member_wavenumbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,8 +251,7 @@ def _vibrations(molecules: Molecules, chosen: BoolArray, temperatures: FloatArra
 def _members(molecules: Molecules, rest: FloatArray, settings: Settings) -> FloatArray | None:
     """Return the Gibbs energy of every member, ``(n, m, t)``, or ``None`` without an ensemble.
 
-    The same modes count for all members: those that count for their mean. One that is below the cutoff for a member,
-    or imaginary, counts with the cutoff there: left out, it would add a spread of the size of kT that says nothing.
+    The same modes count for all members: those that count for their mean, with the wavenumbers of :func:`comparable`.
 
     :param rest: Gibbs energy without the vibrations, ``(n, t)``
     :source: eq. 25
@@ -237,7 +260,7 @@ def _members(molecules: Molecules, rest: FloatArray, settings: Settings) -> Floa
         return None
     temperatures, cutoff = settings.kelvins, settings.low_frequency_cutoff
     counted = molecules.counted(cutoff)
-    wavenumbers = np.maximum(molecules.member_wavenumbers[:, counted].T, max(cutoff, MEMBER_FLOOR))
+    wavenumbers = molecules.member_modes(cutoff).T
     part = vibration(wavenumbers, temperatures)
     free = zero_point_energy(wavenumbers)[..., None] + part.energy - temperatures * part.entropy
     difference = (molecules.member_energies - molecules.energies).T[..., None]

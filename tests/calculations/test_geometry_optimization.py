@@ -349,7 +349,10 @@ def test_the_space_group_is_sent_and_kept(run):
     )
     assert node.is_finished_ok, node.exit_message
     with node.base.repository.open('symmetry.npz', 'rb') as handle, np.load(handle) as file:
-        assert file['rotations'].shape == (192, 3, 3)
+        rotations = file['rotations']
+    # the 192 operations of the cubic cell are the products of its 48 rotations and 4 translations
+    assert len(np.unique(rotations, axis=0)) == 48
+    assert (rotations == np.eye(3)).all(axis=(1, 2)).sum() == 4
     lengths = np.linalg.norm(outputs['output_structure'].cell, axis=1)
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-12)
     assert 3.5 < lengths[0] < 3.7

@@ -213,23 +213,27 @@ def test_one_member_is_no_ensemble() -> None:
 
 
 @pytest.mark.parametrize('member', [19.0, 5.0, -30.0])
-def test_the_same_modes_count_for_all_members(member: float) -> None:
-    """A mode of 25 cm^-1 that is below the cutoff for one member, or imaginary, counts there with the cutoff."""
+def test_a_mode_that_is_too_low_for_a_member_adds_no_spread(member: float) -> None:
+    """A mode of 25 cm^-1 that is below the cutoff for one member, or imaginary, counts for all with that of the mean.
+
+    So the spread does not depend on how far below the cutoff it is; the other modes have theirs as ever.
+    """
     settings = Settings((298.15,), low_frequency_cutoff=20.0)
-    others = [1594.0, 3657.0]
-    frequencies = np.array([[0.0] * 6 + [low, *others] for low in (member, 30.0)])
-    molecules = Molecules.of(
-        FRAMES.select([0]),
-        _water([25.0, *others], member_energies=np.full((2, 1), -76.0), member_frequencies=frequencies),
-        2,
-    )
-    gas = ideal_gas(molecules, settings)
+    frequencies = np.array([[0.0] * 6 + [low, high, 3657.0] for low, high in ((member, 1590.0), (30.0, 1600.0))])
+    more = {'member_energies': np.full((2, 1), -76.0), 'member_frequencies': frequencies}
+    gas = _of_water([25.0, 1594.0, 3657.0], settings, **more)
     assert gas.member_gibbs_energies is not None
-    expected = _of_water([20.0, *others], settings).gibbs_energies[0, 0]
-    assert gas.member_gibbs_energies[0, 0, 0] == pytest.approx(expected, rel=1e-14)
-    assert gas.gibbs_energy_std is not None
-    assert gas.gibbs_energy_std[0, 0] < KT / 2
-    assert molecules.lifted(20.0).tolist() == [[True, False, False], [False, False, False]]
+    for index, high in enumerate((1590.0, 1600.0)):
+        expected = _of_water([25.0, high, 3657.0], settings).gibbs_energies[0, 0]
+        assert gas.member_gibbs_energies[0, index, 0] == pytest.approx(expected, rel=1e-14)
+
+
+def test_which_modes_are_too_low() -> None:
+    """Imaginary or below the cutoff for one member at least; at the cutoff a mode is not too low."""
+    members = np.array([[-50.0, 20.0, 30.0, 400.0], [60.0, 25.0, 19.9, 500.0]])
+    assert module.too_low(members, 20.0).tolist() == [True, False, True, False]
+    found = module.comparable(np.array([40.0, 22.0, 24.0, 450.0]), members, 20.0)
+    assert found.tolist() == [[40.0, 20.0, 24.0, 400.0], [40.0, 25.0, 24.0, 500.0]]
 
 
 def test_a_mode_that_is_left_out_counts_for_no_member() -> None:
@@ -242,15 +246,15 @@ def test_a_mode_that_is_left_out_counts_for_no_member() -> None:
     assert gas.gibbs_energy_std[0, 0] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_without_a_cutoff_members_have_a_floor() -> None:
-    """An imaginary mode of a member counts with 1 cm^-1 where the cutoff is 0: its entropy must be finite."""
+@pytest.mark.parametrize('member', [-3.0, 0.5 * module.MEMBER_FLOOR])
+def test_without_a_cutoff_members_have_a_floor(member: float) -> None:
+    """An imaginary mode of a member, or one next to zero, counts with the mean's where the cutoff is 0, too."""
     settings = Settings((298.15,), low_frequency_cutoff=0.0)
-    frequencies = np.array([[0.0] * 6 + [low, 1594.0, 3657.0] for low in (-3.0, 24.0)])
+    frequencies = np.array([[0.0] * 6 + [low, 1594.0, 3657.0] for low in (member, 24.0)])
     more = {'member_energies': np.full((2, 1), -76.0), 'member_frequencies': frequencies}
     gas = _of_water([18.0, 1594.0, 3657.0], settings, **more)
     assert gas.member_gibbs_energies is not None
-    expected = _of_water([module.MEMBER_FLOOR, 1594.0, 3657.0], settings).gibbs_energies[0, 0]
-    assert gas.member_gibbs_energies[0, 0, 0] == pytest.approx(expected, rel=1e-14)
+    assert gas.member_gibbs_energies[0, :, 0] == pytest.approx(np.full(2, gas.gibbs_energies[0, 0]), rel=1e-14)
 
 
 def _same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import HAS_RESULTS, FrameStatus, WorkerError
 from ..frames import Frames, IntArray
-from ..ideal_gas import MEMBER_FLOOR, check_molecules, thermochemistry_of
+from ..ideal_gas import check_molecules, thermochemistry_of, too_low
 from ..parameters.thermochemistry import check_structures
 from ..thermochemistry import Settings
 from .base import Context
@@ -69,9 +69,8 @@ def _symmetry_numbers(context: Context) -> IntArray:
 def _remarks(context: Context) -> list[str]:
     """Return notes on modes that do not count, or not as they are, also on those of an earlier run."""
     store, cutoff = context.store, float(context.parameters['low_frequency_cutoff'])
-    floor = max(cutoff, MEMBER_FLOOR)
     members = 'member_gibbs_energies' in store.names
-    left_out, raised = [], []
+    left_out, shared = [], []
     for index in np.flatnonzero(np.isin(store.status, list(HAS_RESULTS))).tolist():
         n_rigid = int(store.read('n_rigid', index))
         wavenumbers = store.read('frequencies', index)[n_rigid:]
@@ -79,15 +78,18 @@ def _remarks(context: Context) -> list[str]:
         if not counted.all():
             values = [f'{abs(value):.1f}' + 'i' * bool(value < 0) for value in wavenumbers[~counted]]
             left_out.append(f'{context.frames.label(index)} ({_first(values)})')
-        if members and (store.read('member_frequencies', index)[:, n_rigid:][:, counted] < floor).any():
-            raised.append(context.frames.label(index))
+        if members:
+            low = too_low(store.read('member_frequencies', index)[:, n_rigid:][:, counted], cutoff)
+            if low.any():
+                values = [f'{value:.1f}' for value in wavenumbers[counted][low]]
+                shared.append(f'{context.frames.label(index)} ({_first(values)})')
     notes = []
     if left_out:
         notes.append(f'modes in cm^-1 that are left out of the sums, in {_counted(left_out)}: {_first(left_out)}')
-    if raised:
+    if shared:
         notes.append(
-            f'modes that for some members are imaginary or low, and count for these with {floor:g} cm^-1, in '
-            f'{_counted(raised)}: {_first(raised)}'
+            'modes in cm^-1 that are imaginary or too low for some members, and add nothing to the spread of the Gibbs '
+            f'energy, in {_counted(shared)}: {_first(shared)}'
         )
     return notes
 
