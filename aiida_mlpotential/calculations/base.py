@@ -187,6 +187,8 @@ class MlpotentialCalculation(CalcJob):
             names.append(schema.CHECKPOINT_DIRECTORY)
         if job.parameters.get('trajectory'):
             names.append(schema.TRAJECTORY_DIRECTORY)
+        # What the earlier run itself got and did not take up, because it was killed or cancelled before, comes along.
+        names.append(schema.PARENT_DIRECTORY)
         path, computer = parent.get_remote_path(), parent.computer
         assert computer is not None  # noqa: S101 - for the type checker; every RemoteData has one
         return [(computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}') for name in names]

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from .errors import FrameStatus, WorkerError
 from .frames import IntArray
+from .parents import earlier_runs
 from .quantities import QUANTITIES, Quantity
-from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY, RESULTS_FILE
+from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, RESULTS_FILE
 
 Array = npt.NDArray[Any]
 Rows = Literal['frame', 'atom', 'hessian', 'mode']
@@ -157,11 +158,12 @@ class ResultsStore:
 
         :param fingerprint: tells the job from all that would give other results
         """
-        parent = self._directory.parent / PARENT_DIRECTORY / ARRAYS_DIRECTORY
         if not self._belongs(self._directory, fingerprint):
             shutil.rmtree(self._directory, ignore_errors=True)
-            if self._belongs(parent, fingerprint):
-                parent.rename(self._directory)
+            earlier = (run / ARRAYS_DIRECTORY for run in earlier_runs(self._directory.parent))
+            found = next((path for path in earlier if self._belongs(path, fingerprint)), None)
+            if found is not None:
+                found.rename(self._directory)
         if self._directory.exists():
             self.status = np.array(np.load(self._status.path, allow_pickle=False))
         else:
@@ -187,7 +189,7 @@ class ResultsStore:
             if (directory / FINGERPRINT_FILE).read_text() != fingerprint:
                 return False
             offsets = np.load(directory / 'offsets.npy', allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):  # a crash of the node may leave empty files
             return False
         columns = (*self._columns.values(), self._status)
         return np.array_equal(offsets, self._offsets) and all(
@@ -281,7 +283,7 @@ def _matches(column: _Column) -> bool:
     try:
         with column.path.open('rb') as handle:
             return handle.read(len(column.header)) == column.header and column.path.stat().st_size == column.size
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

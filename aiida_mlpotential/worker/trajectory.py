@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .frames import FloatArray, Frames, IntArray
+from .parents import earlier_runs
 from .schema import TRAJECTORY_DIRECTORY
 from .storage import disk_errors
 
@@ -46,6 +47,8 @@ RECORD = np.dtype(
     ]
 )
 _ROW_BYTES = 3 * 8
+#: No frame or step has a larger number.
+_LARGEST = 2**31 - 1
 
 Source = bytes | str | Path | IO[bytes]
 
@@ -77,11 +80,16 @@ class Trajectories:
 
     :param records: rows of :data:`RECORD`
     :param positions: rows of the positions, ``(rows, 3)``
+    :raises TrajectoryError: if a record has numbers that no writer writes
     """
 
     def __init__(self, records: npt.NDArray[Any], positions: FloatArray) -> None:
-        complete = records['start'] + records['atoms'] <= len(positions)
+        # Written so that no number, whatever the file says, becomes too large for its type.
+        complete = records['start'] <= len(positions) - np.clip(records['atoms'], 0, len(positions) + 1)
         records = records[: len(records) if complete.all() else int(np.argmin(complete))]
+        for name in ('frame', 'step'):
+            if len(records) and not 0 <= records[name].min() <= records[name].max() <= _LARGEST:
+                raise TrajectoryError(f'{RECORDS_FILE} is damaged: the number of a {name} is out of bounds')
         self.records = records[_latest(records['frame'], records['step'])]
         self._positions = positions
         bounds = np.flatnonzero(np.diff(self.records['frame'])) + 1
@@ -167,15 +175,15 @@ class TrajectoryWriter:
 
     :param directory: the work directory; what is there of the same job is gone on with
     :param fingerprint: tells the job
-    :param parent: where the files of an earlier run were copied to, if any
     """
 
-    def __init__(self, directory: Path, fingerprint: str, parent: Path | None = None) -> None:
+    def __init__(self, directory: Path, fingerprint: str) -> None:
         self._directory = directory / TRAJECTORY_DIRECTORY
         if not _belongs(self._directory, fingerprint):
             shutil.rmtree(self._directory, ignore_errors=True)
-            earlier = None if parent is None else parent / TRAJECTORY_DIRECTORY
-            if earlier is not None and _belongs(earlier, fingerprint):
+            places = (run / TRAJECTORY_DIRECTORY for run in earlier_runs(directory))
+            earlier = next((place for place in places if _belongs(place, fingerprint)), None)
+            if earlier is not None:
                 earlier.rename(self._directory)
             else:
                 self._create(fingerprint)
@@ -227,13 +235,15 @@ class TrajectoryWriter:
             os.fsync(self._records.fileno())
 
     def close(self) -> None:
-        """Close the files."""
-        self._positions.close()
-        self._records.close()
+        """Close the files, both of them, even if a full disk takes no more of what was to be written."""
+        with disk_errors(TRAJECTORY_DIRECTORY), self._positions, self._records:
+            pass
 
 
 def _belongs(directory: Path, fingerprint: str) -> bool:
     """Return whether a directory has trajectories of this job."""
+    if not all((directory / name).is_file() for name in (RECORDS_FILE, POSITIONS_FILE)):
+        return False
     try:
         return bool(read_header(directory / HEADER_FILE).get('fingerprint') == fingerprint)
     except (OSError, TrajectoryError):

@@ -220,6 +220,7 @@ def test_checkpoints_and_trajectories_of_the_parent_are_copied(python_code, emt_
     assert [item[1:] for item in calcinfo.remote_copy_list] == [
         (f'{tmp_path}/arrays', 'parent/arrays'),
         (f'{tmp_path}/checkpoint', 'parent/checkpoint'),
+        (f'{tmp_path}/parent', 'parent/parent'),
     ]
     assert 'parent' in files  # over SSH nobody else makes it
     assert 'trajectory' not in calcinfo.retrieve_list

@@ -36,11 +36,12 @@ class Job:
     directory: Path
     frames: Frames
     model: ModelSpec = EMT
+    task: str = 'single_point'
 
     def write(self, **parameters: Any) -> JobSpec:
         """Write the files of the job."""
         self.frames.write(self.directory / FRAMES_FILE)
-        job = JobSpec('single_point', self.model, parameters, sha256_of(self.directory / FRAMES_FILE))
+        job = JobSpec(self.task, self.model, parameters, sha256_of(self.directory / FRAMES_FILE))
         (self.directory / JOB_FILE).write_text(job.to_json())
         return job
 

@@ -103,3 +103,19 @@ def test_a_checkpoint_with_objects_is_not_read(tmp_path):
     file = _file(tmp_path)
     np.savez(_path(tmp_path), fingerprint=np.array('job'), evil=np.array([{}], dtype=object))
     assert file.load() is None
+
+
+def test_one_with_flipped_bits_is_none_or_whole(tmp_path):
+    """Whatever the bits ask for, such as an encryption or compression that there is not."""
+    file, random = _file(tmp_path), np.random.default_rng(1)
+    file.save(STATE)
+    whole = _path(tmp_path).read_bytes()
+    found = []
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] = random.integers(256)
+        _path(tmp_path).write_bytes(damaged)
+        found.append(file.load())
+    assert sum(state is None for state in found) > 700
+    for state in found:
+        assert state is None or set(state) == set(STATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
+import numpy as np
 import pytest
 
 if os.geteuid() != 0:
@@ -33,3 +34,16 @@ def test_the_cause_is_in_the_results_file(job, copper, small_disk, number):
     assert info['state'] == 'failed'
     assert info['error']['label'] == 'ERROR_DISK_FULL'
     assert 'No space left' in info['error']['message']
+
+
+@pytest.mark.parametrize('parameters', [{'trajectory': 1}, {'checkpoint_interval': 0}], ids=['trajectory', 'checkpoint'])
+def test_what_is_done_counts_when_the_disk_is_full_in_the_middle(job, copper, small_disk, parameters):
+    """The disk has room for the results, which are there from the start, and not for all that comes."""
+    job.directory, job.frames, job.task = small_disk, copper(300), 'geometry_optimization'
+    process = job.start(force_tolerance=1e-3, batch_atoms=200, **parameters)
+    _, err = process.communicate(timeout=60)
+    info = job.info()
+    assert process.returncode == 1, err
+    assert info['error']['label'] == 'ERROR_DISK_FULL'
+    assert info['counts']['ok'] == np.sum(job.array('status') == 0)
+    assert np.isfinite(job.array('energies')[job.array('status') == 0]).all()

@@ -164,3 +164,16 @@ def test_the_files_of_a_parent_are_taken_over_and_no_others(tmp_path):
     second = _store(tmp_path)
     second.open('job')
     assert second.status.tolist() == [1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize('name', ['offsets', 'status', 'energies'])
+def test_empty_files_after_a_crash_of_the_node_begin_anew(tmp_path, name):
+    """The fingerprint may have reached the disk, and not what stood before it."""
+    first = _store(tmp_path)
+    first.open('job')
+    first.write(np.array([1]), _values([1]), np.array([FrameStatus.OK]))
+    first.close()
+    (tmp_path / 'arrays' / f'{name}.npy').write_bytes(b'')
+    second = _store(tmp_path)
+    second.open('job')
+    assert (second.status == FrameStatus.PENDING).all()

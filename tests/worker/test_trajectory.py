@@ -120,7 +120,7 @@ def test_that_of_the_parent_is_gone_on_with(writer, tmp_path):
     child = tmp_path / 'child'
     (child / 'parent').mkdir(parents=True)
     (tmp_path / TRAJECTORY_DIRECTORY).rename(child / 'parent' / TRAJECTORY_DIRECTORY)
-    again = TrajectoryWriter(child, 'job', child / 'parent')
+    again = TrajectoryWriter(child, 'job')
     record(again, 1)
     again.close()
     assert read_directory(child / TRAJECTORY_DIRECTORY).frame(4).steps.tolist() == [0, 1]

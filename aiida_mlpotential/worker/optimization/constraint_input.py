@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..frames import BoolArray, FloatArray, IntArray
-from ..parameters.base import is_integer, is_number
+from ..parameters.base import is_integer_up_to, is_number
 from .internals import KINDS, LEAST_ANGLE, WIDEST
 
 #: One constraint: a dictionary with ``kind``, ``atoms`` and what else the kind knows.
@@ -24,6 +24,7 @@ ALLOWED_KEYS: dict[str, tuple[str, ...]] = {
     'dihedral': ('value',),
 }
 
+_MAX_INDEX = 2**31 - 1
 #: Bounds of the values to which internal coordinates may be driven: angstrom and degrees.
 _BOUNDS: dict[str, tuple[float, float]] = {
     'bond': (0.1, 1000.0),
@@ -83,10 +84,10 @@ def _complaint(spec: Any) -> str | None:
 
 
 def _is_indices(value: Any) -> bool:
-    """Return whether a value is a list of at least one whole number, none negative and none twice."""
+    """Return whether a value is a list of at least one whole number, none negative, huge or twice."""
     if not isinstance(value, (list, tuple)) or not value:
         return False
-    return all(is_integer(item) and item >= 0 for item in value) and len(set(value)) == len(value)
+    return all(is_integer_up_to(item, _MAX_INDEX, least=0) for item in value) and len(set(value)) == len(value)
 
 
 def _is_components(value: Any) -> bool:

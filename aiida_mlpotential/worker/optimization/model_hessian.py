@@ -29,8 +29,9 @@ _CUTOFF = 5.0
 LARGEST = 150
 #: Matrices are filled up to a multiple of so many rows, so that frames of like size are done together.
 _WIDTH = 24
-#: angstrom: a matrix is made anew when an atom has moved by more.
-STALE = 0.2
+#: angstrom: a matrix is made anew when an atom has moved by more. Not the length of a limited step, 0.2 as a rule: then
+#: rounding would decide, and with it what else is in the batch.
+STALE = 0.19
 
 
 class ModelHessian:

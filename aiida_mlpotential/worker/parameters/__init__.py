@@ -24,6 +24,8 @@ __all__ = (
     'with_defaults',
 )
 
+#: Characters of a wrong value that a message shows.
+_MAX_SHOWN = 200
 #: The module with the rows of each task that has some of its own.
 _MODULES: dict[str, str] = {
     'geometry_optimization': 'geometry_optimization',
@@ -55,9 +57,15 @@ def validate_parameters(values: Mapping[str, Any], task: str = 'single_point') -
             return f'parameters: unknown key {key!r}; {hint}Allowed are {", ".join(known)}.'
         complaint = parameter.complaint(value)
         if complaint:
-            return f'parameters: {key} = {value!r} is not valid; {complaint.rstrip(".")}.'
+            return f'parameters: {key} = {_short(value)} is not valid; {complaint.rstrip(".")}.'
     check_together = getattr(_module(task), 'check_together', None)
     return check_together(with_defaults(values, task)) if check_together else None
+
+
+def _short(value: Any) -> str:
+    """Return a value as a message shows it: of a long one its beginning."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]} ...'
 
 
 def with_defaults(values: Mapping[str, Any], task: str = 'single_point') -> dict[str, Any]:

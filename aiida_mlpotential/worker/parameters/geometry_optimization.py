@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..optimization.constraint_input import validate_constraints
@@ -215,7 +215,22 @@ def _mask_problem(parameters: Mapping[str, Any]) -> str | None:
         return (
             'fixed_volume with a cell_mask that frees one length leaves it fixed, too: free another or set it to false.'
         )
+    if parameters['fixed_volume'] and not _is_closed(mask):
+        return (
+            'fixed_volume is not kept with this cell_mask, which frees a shear without both its lengths or two shears '
+            'without the third: free these as well or set fixed_volume to false.'
+        )
     return None
+
+
+def _is_closed(mask: Sequence[bool]) -> bool:
+    """Return whether deformations that a mask allows, one after the other, make only such as it allows.
+
+    Otherwise components are put back after each step, and the volume with them.
+    """
+    lengths, (yz, xz, xy) = mask[:3], mask[3:]
+    sheared = (xz or xy, yz or xy, yz or xz)
+    return sum((yz, xz, xy)) != 2 and all(length or not shear for length, shear in zip(lengths, sheared, strict=True))
 
 
 def _precision_problem(parameters: Mapping[str, Any]) -> str | None:

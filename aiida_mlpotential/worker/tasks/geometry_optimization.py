@@ -20,7 +20,7 @@ from ..optimization.guards import Limits, find_broken, find_trouble
 from ..optimization.pool import STEPPERS, Look, Pool, Settings
 from ..parameters.geometry_optimization import SINGLE_PRECISION_FORCES
 from ..request import asked_properties
-from ..schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, PARENT_DIRECTORY
+from ..schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE
 from ..symmetry import SpaceGroups, SymmetryError
 from ..trajectory import TrajectoryWriter
 from .base import Context, Task
@@ -77,7 +77,7 @@ class Optimization:
         if self._context.parameters['trajectory'] is not None:
             directory = self._context.directory
             fingerprint = (directory / ARRAYS_DIRECTORY / FINGERPRINT_FILE).read_text()
-            self._trajectory = TrajectoryWriter(directory, fingerprint, directory / PARENT_DIRECTORY)
+            self._trajectory = TrajectoryWriter(directory, fingerprint)
         try:
             self._restore()
             if self._settings.optimizer in STEPPERS:
@@ -187,10 +187,13 @@ class Optimization:
         """
         context = self._context
         pending = self._pending()
+        self._steps_before = self._steps_of_earlier_runs()
         arrays = context.checkpoints.load()
         if arrays is not None:
             self._pool.restore(arrays, context.frames)
-            self._pool.keep(pending[self._pool.indices])
+            # A checkpoint may be older than the results: then these are where to go on.
+            further = self._pool.steps > self._steps_before[self._pool.indices]
+            self._pool.keep(pending[self._pool.indices] & further)
             if len(self._pool):
                 context.notes.append(f'went on with {len(self._pool)} optimizations that an earlier run had under way')
             pending[self._pool.indices] = False
@@ -199,7 +202,17 @@ class Optimization:
         counts = context.frames.counts[waiting]
         order = np.lexsort((waiting, -counts) if keys is None else (waiting, -counts, keys[waiting]))
         self._queue = waiting[order]
-        self._steps_before = np.load(context.directory / ARRAYS_DIRECTORY / 'steps.npy', allow_pickle=False)
+
+    def _steps_of_earlier_runs(self) -> npt.NDArray[np.int32]:
+        """Return the steps of the frames that have an end, -1 for others; also where a kill came while it was written."""
+        context, directory = self._context, self._context.directory / ARRAYS_DIRECTORY
+        steps = np.load(directory / 'steps.npy', allow_pickle=False)
+        whole = np.isfinite(np.load(directory / 'initial_energies.npy', allow_pickle=False))
+        for name, owners in (('positions', context.frames.frame_of_atom), ('cells', np.arange(len(context.frames)))):
+            if name in context.store.names:
+                values = np.load(directory / f'{name}.npy', allow_pickle=False).reshape(len(owners), -1)
+                whole[owners[~np.isfinite(values).all(axis=1)]] = False
+        return np.where(whole, steps, -1)
 
     def _fill(self) -> None:
         """Let waiting frames join while there is room."""

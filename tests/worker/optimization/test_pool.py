@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Evaluation
@@ -234,3 +235,25 @@ def test_settings_of_parameters():
     settings = Settings.of(parameters)
     assert (settings.optimizer, settings.max_step) == ('FIRE', 0.1)
     assert settings.rules is not None and settings.criteria.force == 0.01
+
+
+def test_rounding_decides_nothing():
+    """Far from their minima the first steps are cut to the largest length; noise of rounding stays what it is.
+
+    So the way of a frame does not depend on what else is in the batch, which changes the order of sums.
+    """
+    random = np.random.default_rng(1)
+    structures = [molecule('CH3CH2OH') for _ in range(8)]
+    for atoms in structures:
+        atoms.positions += random.normal(scale=0.3, size=atoms.positions.shape)
+    ends = []
+    for noise in (0.0, 1e-14):
+        frames = Frames.from_ase(structures)
+        moved = frames.positions + noise * random.normal(size=frames.positions.shape)
+        frames = dataclasses.replace(frames, positions=moved)
+        pool = make()
+        join(pool, frames, np.arange(len(frames)))
+        step(pool, 5)
+        ends.append(pool.frames.positions)
+    assert np.abs(ends[0] - frames.positions).max() > 0.3
+    np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1e-10)

@@ -109,14 +109,19 @@ def test_internal_coordinates_with_the_cell(kind):
         ({'cell_mask': [False] * 6}, 'leaves nothing of the cell free'),
         ({'hydrostatic': True, 'cell_mask': [True] * 5 + [False]}, 'hydrostatic keeps the shape'),
         ({'fixed_volume': True, 'cell_mask': [True] + [False] * 5}, 'frees one length'),
+        ({'fixed_volume': True, 'cell_mask': [True, True, False, True, False, False]}, 'without both its lengths'),
+        ({'fixed_volume': True, 'cell_mask': [False, False, False, True, True, True]}, 'without both its lengths'),
+        ({'fixed_volume': True, 'cell_mask': [True, True, True, True, True, False]}, 'two shears without the third'),
     ],
 )
 def test_rules_of_the_cell_that_exclude_each_other(values, part):
     assert part in validate(**values, **CELL)
 
 
-def test_rules_of_the_cell_that_go_together():
-    assert validate(fixed_volume=True, cell_mask=[True, True, False, False, False, True], **CELL) is None
+@pytest.mark.parametrize('mask', ['110001', '111000', '111001', '101010', '011100', '111111', '110000'])
+def test_rules_of_the_cell_that_go_together(mask):
+    """With these a fixed volume is kept: what is free is whole blocks of the deformation."""
+    assert validate(fixed_volume=True, cell_mask=[flag == '1' for flag in mask], **CELL) is None
 
 
 def test_symmetry_and_constraints():
