@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 #: Type of every key that the parser uses; those of the first line must be there.
@@ -40,7 +41,8 @@ def read_info(content: bytes) -> dict[str, Any]:
     if len(content) > _MAX_BYTES:
         raise ValueError(f'it has {len(content)} bytes, more than any worker writes')
     try:
-        info = json.loads(content.decode('utf-8'), parse_constant=_refuse_constant)
+        info = json.loads(content.decode('utf-8'), parse_constant=_refuse_constant, parse_float=_finite)
+        json.dumps(info, ensure_ascii=False).encode('utf-8')  # a lone surrogate, which no database takes
     except RecursionError:
         raise ValueError('it is nested too deeply') from None
     if not isinstance(info, dict):
@@ -69,6 +71,14 @@ def read_info(content: bytes) -> dict[str, Any]:
 
 def _is_temperature(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _MAX_TEMPERATURE
+
+
+def _finite(text: str) -> float:
+    """Return a number of the file; one that is too large for its type would be infinite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f'it holds {text[:40]}, which is too large a number')
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -89,7 +89,7 @@ class Trajectories:
         records = records[: len(records) if complete.all() else int(np.argmin(complete))]
         for name in ('frame', 'step'):
             if len(records) and not 0 <= records[name].min() <= records[name].max() <= _LARGEST:
-                raise TrajectoryError(f'{RECORDS_FILE} is damaged: the number of a {name} is out of bounds')
+                raise TrajectoryError(f'the trajectories are those of other structures: the {name} is out of bounds')
         self.records = records[_latest(records['frame'], records['step'])]
         self._positions = positions
         bounds = np.flatnonzero(np.diff(self.records['frame'])) + 1

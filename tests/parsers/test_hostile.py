@@ -9,7 +9,6 @@ import pickle
 import numpy as np
 import pytest
 from aiida import orm
-from ase.build import bulk, molecule
 
 from aiida_mlpotential.data.structures import StructureSetData
 
@@ -64,9 +63,6 @@ def _filled(content, value):
 
 
 DAMAGES = {
-    'nan': lambda content: _filled(content, np.nan if np.load(io.BytesIO(content)).dtype.kind == 'f' else -7),
-    'inf': lambda content: _filled(content, np.inf if np.load(io.BytesIO(content)).dtype.kind == 'f' else 127),
-    'huge': lambda content: _filled(content, 1e308 if np.load(io.BytesIO(content)).dtype.kind == 'f' else 99),
     'cut short': lambda content: content[:-5],
     'empty': lambda content: b'',
     'no array': lambda content: b'\x93NUMPY' + b'\xff' * 200,
@@ -88,7 +84,7 @@ def test_arrays(job, damage, capsys):
             status = _store(job)
         except Exception as exception:
             raise AssertionError(f'{path.name}, {damage}: {type(exception).__name__}: {exception}') from exception
-        assert status != 0 or damage in ('nan', 'inf', 'huge', 'complex'), path.name
+        assert status != 0 or damage == 'complex', path.name
         path.write_bytes(content)
     assert 'unpickled' not in capsys.readouterr().out
 

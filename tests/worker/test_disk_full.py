@@ -36,7 +36,9 @@ def test_the_cause_is_in_the_results_file(job, copper, small_disk, number):
     assert 'No space left' in info['error']['message']
 
 
-@pytest.mark.parametrize('parameters', [{'trajectory': 1}, {'checkpoint_interval': 0}], ids=['trajectory', 'checkpoint'])
+@pytest.mark.parametrize(
+    'parameters', [{'trajectory': 1}, {'checkpoint_interval': 0}], ids=['trajectory', 'checkpoint']
+)
 def test_what_is_done_counts_when_the_disk_is_full_in_the_middle(job, copper, small_disk, parameters):
     """The disk has room for the results, which are there from the start, and not for all that comes."""
     job.directory, job.frames, job.task = small_disk, copper(300), 'geometry_optimization'

@@ -204,7 +204,7 @@ class Optimization:
         self._queue = waiting[order]
 
     def _steps_of_earlier_runs(self) -> npt.NDArray[np.int32]:
-        """Return the steps of the frames that have an end, -1 for others; also where a kill came while it was written."""
+        """Return the steps of frames that have an end, -1 for others; also where a kill came while it was written."""
         context, directory = self._context, self._context.directory / ARRAYS_DIRECTORY
         steps = np.load(directory / 'steps.npy', allow_pickle=False)
         whole = np.isfinite(np.load(directory / 'initial_energies.npy', allow_pickle=False))
