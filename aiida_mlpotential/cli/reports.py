@@ -9,7 +9,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from aiida_mlpotential.worker.errors import EXIT_CODES
+from aiida_mlpotential.worker.errors import EXIT_CODES, FrameStatus
 
 from .tables import format_table
 from .tasks import TASKS, task_of
@@ -65,6 +65,8 @@ def format_results(results: ResultsData, structures: StructureSetData, _: Proces
 def format_rows(results: ResultsData, structures: StructureSetData, cells: Sequence[Mapping[str, str]]) -> str:
     """Return the table of the first structures: number, label and formula of each, before what else there is to say.
 
+    What failed is said below it, also of structures that the table leaves out: a sentence would make it too wide.
+
     :param cells: by header, one mapping for each structure that is shown; the status stands last
     """
     from aiida_mlpotential.data.formulas import formulas_of
@@ -81,13 +83,25 @@ def format_rows(results: ResultsData, structures: StructureSetData, cells: Seque
     lines = ['', format_table([[row[name] for name in headers] for row in rows], headers, right=numbers)]
     if len(results) > len(cells):
         lines.append(f'... and {len(results) - len(cells)} more')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *failure_lines(results, structures)])
 
 
-def status_text(results: ResultsData, index: int) -> str:
-    """Return the status of a structure and what there is to say about it."""
-    frame = results.frame(index)
-    return with_options(f'{frame.status.name}: {frame.message}') if frame.message else frame.status.name
+def failure_lines(results: ResultsData, structures: StructureSetData) -> list[str]:
+    """Return a line for each of the first structures that failed: which one, its status and the reason."""
+    failed = np.flatnonzero(np.asarray(results.status) > FrameStatus.PENDING)
+    lines = []
+    for index in failed[:MAX_ROWS]:
+        frame = results.frame(int(index))
+        name = ' '.join(part for part in (f'#{index}', structures.labels[index] if structures.labels else '') if part)
+        lines.append(with_options(': '.join(part for part in (name, frame.status.name, frame.message) if part)))
+    if len(failed) > len(lines):
+        lines.append(f'... and {len(failed) - len(lines)} more failed')
+    return ['', *lines] if lines else []
+
+
+def status_name(results: ResultsData, index: int) -> str:
+    """Return the status of a structure as the tables have it."""
+    return str(results.frame(index).status.name)
 
 
 def array_of(results: ResultsData, name: str) -> Array | None:
@@ -102,13 +116,13 @@ def spread_unit(values: Iterable[float | None]) -> str:
 
 
 def _cells(frame: FrameResult, unit: str) -> dict[str, str]:
-    status, factor = frame.status.name, FACTORS[unit]
+    factor = FACTORS[unit]
     return {
         'energy (eV)': format_number(frame.energy, 6),
         f'std ({unit})': format_number(frame.energy_std, 3, factor),
         f'std/√atoms ({unit})': format_number(frame.qbc, 3, factor),
         'max force (eV/Å)': format_number(frame.max_force, 4),
-        'status': with_options(f'{status}: {frame.message}') if frame.message else status,
+        'status': frame.status.name,
     }
 
 
@@ -215,12 +229,12 @@ def _results_of(node: ProcessNode) -> ResultsData | None:
 def fail_unless_finished(node: ProcessNode) -> None:
     """End the command with exit code 1 and the exit message of a calculation, unless it succeeded.
 
-    Where some structures failed, and the table has all of them, everything has been said.
+    Where some structures failed, and all of them have been listed, everything has been said.
     """
     if node.is_finished_ok:
         return
     results = _results_of(node)
-    if node.exit_status == _SOME_FAILED and results is not None and len(results) <= MAX_ROWS:
+    if node.exit_status == _SOME_FAILED and results is not None and results.n_failed <= MAX_ROWS:
         raise click.exceptions.Exit(1)
     state = (
         f'exit code {node.exit_status}' if node.is_finished else str(getattr(node.process_state, 'value', 'unknown'))

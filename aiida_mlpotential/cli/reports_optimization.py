@@ -15,7 +15,7 @@ from .reports import (
     format_rows,
     others,
     spread_unit,
-    status_text,
+    status_name,
     warn_of_spread,
     where,
 )
@@ -41,7 +41,7 @@ def format_results(results: ResultsData, structures: StructureSetData, node: Pro
             'steps': str(steps[index]) if steps[index] >= 0 else '',
             'max force (eV/Å)': '' if forces is None else format_number(forces[index], 5),
             f'std ({unit})': '' if stds is None else format_number(stds[index], 3, FACTORS[unit]),
-            'status': 'CONVERGED' if results.status[index] == 0 else status_text(results, index),
+            'status': 'CONVERGED' if results.status[index] == 0 else status_name(results, index),
         }
         for index in shown
     ]

@@ -11,7 +11,7 @@ from aiida_mlpotential.data.normal_modes import POINT_GROUPS
 from aiida_mlpotential.worker.parameters import with_defaults
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
-from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_text, where
+from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_name, where
 from .reports_vibrations import character
 from .tables import format_table
 
@@ -60,10 +60,10 @@ def _cells(results: ResultsData, index: int) -> dict[str, str]:
         'ZPE (kcal/mol)': format_number(results.get_array('zero_point_energies')[index], 3, _KCAL),
         'H (eV)': format_number(results.get_array('enthalpies')[index, 0], 6),
         'G (eV)': format_number(results.get_array('gibbs_energies')[index, 0], 6),
-        'std (kcal/mol)': '' if spread is None else format_number(spread[index, 0], 3, _KCAL),
+        'std of G (kcal/mol)': '' if spread is None else format_number(spread[index, 0], 3, _KCAL),
         'quasi-RRHO G (eV)': format_number(results.get_array('gibbs_energies_quasi_rrho')[index, 0], 6),
         'character': character(results, index),
-        'status': status_text(results, index),
+        'status': status_name(results, index),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from aiida_mlpotential.data.modes import character as kind_of_point
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
-from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_text, where
+from .reports import MAX_ROWS, array_of, count, format_number, format_rows, others, status_name, where
 from .tables import format_columns
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def vibration_cells(results: ResultsData, index: int) -> dict[str, str]:
         'character': character(results, index),
         'lowest (cm⁻¹)': f'{real[0]:.1f}' if len(real) else '',
         'highest (cm⁻¹)': f'{real[-1]:.1f}' if len(real) else '',
-        'status': status_text(results, index),
+        'status': status_name(results, index),
     }
 
 

@@ -18,6 +18,7 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.parameters import fingerprint, parameters_of
 
 from .info import read_info
+from .summaries import is_storable
 
 #: So many failed structures are named in the output parameters; the results have all of them.
 MAX_FAILURES = 20
@@ -65,7 +66,10 @@ class MlpotentialParser(Parser):
                     self.out(label, node)
             except ResultsError as exception:
                 exit_code = self._failure('ERROR_RESULTS_INVALID', str(exception))
-        self._output(info, results)
+        damaged = self._output(info, results)
+        if damaged:
+            detail = f'an array has NaN or infinity where the status is OK: there is no {", ".join(damaged)}'
+            exit_code = self._failure('ERROR_RESULTS_INVALID', detail)
         return None if exit_code is None else self._unless_scheduler_spoke(exit_code)
 
     def more_outputs(self, results: ResultsData) -> Iterator[tuple[str, orm.Data]]:
@@ -164,8 +168,9 @@ class MlpotentialParser(Parser):
         """Return number, elements and formulas of the structures."""
         return describe_frames(self.input_frames()) if self.single else self.node.inputs.structures.info
 
-    def _output(self, info: dict[str, Any], results: ResultsData | None) -> None:
-        model = info.get('model', {})
+    def _output(self, info: dict[str, Any], results: ResultsData | None) -> list[str]:
+        """Store the output parameters; return the keys that have none because what they are made of is not finite."""
+        model, damaged = info.get('model', {}), list[str]()
         content = {key: info[key] for key in _COPIED if key in info}
         content.update(
             state=info.get('state'),
@@ -177,8 +182,12 @@ class MlpotentialParser(Parser):
             properties=sorted(set(info.get('units', {})) - set(self.ELSEWHERE)),
         )
         if results is not None:
-            content.update(self._count(results), failures=self._failures(results), **self.summarize(results))
+            content.update(self._count(results), failures=self._failures(results))
+            summary = self.summarize(results)
+            damaged = [key for key, value in summary.items() if not is_storable(value)]
+            content.update((key, value) for key, value in summary.items() if key not in damaged)
         self.out('output_parameters', orm.Dict(content))  # type: ignore[no-untyped-call]
+        return damaged
 
     @staticmethod
     def _may_go_on(info: Mapping[str, Any]) -> bool:

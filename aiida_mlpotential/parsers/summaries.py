@@ -9,6 +9,15 @@ from aiida_mlpotential.data.frame_result import FrameResult
 from aiida_mlpotential.data.results import ResultsData
 
 
+def is_storable(value: Any) -> bool:
+    """Return whether AiiDA can store a value: it refuses numbers that are not finite, however deep they are."""
+    if isinstance(value, dict):
+        return all(map(is_storable, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_storable, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def summarize_energy(results: ResultsData, frame: FrameResult) -> dict[str, Any]:
     """Return energy and spread (eV) and the largest force (eV/angstrom) of a single structure that has results."""
     assert frame.energy is not None  # noqa: S101 - for the type checker

@@ -35,6 +35,10 @@ class ResultsData:
         return len(self.frames)
 
     @property
+    def status(self) -> np.ndarray:
+        return np.array([int(frame.status) for frame in self.frames])
+
+    @property
     def qbc(self) -> np.ndarray:
         return np.array([np.nan if frame.qbc is None else frame.qbc for frame in self.frames])
 
@@ -69,9 +73,22 @@ def test_ensemble_labels_and_failures(aiida_profile) -> None:
     lines = text.strip().splitlines()
     assert lines[2].split() == ['0', 'name-0', 'H2O', '-1.500000', '1.200', '0.700', '5.0000', 'OK']
     assert lines[3].split()[:3] == ['1', 'name-1', 'H2O']
-    assert lines[3].endswith('ATOM_ORDER: sort them, or add --reorder-atoms')
+    assert lines[3].endswith('ATOM_ORDER')
+    assert lines[6] == '#1 name-1: ATOM_ORDER: sort them, or add --reorder-atoms'
+    assert not any(line.startswith('#2') for line in lines)  # one that was not reached did not fail
     assert '1 of 3 structures evaluated, 1 failed, 1 not reached.' in text
     assert 'ResultsData<7>: energies, forces.' in text
+
+
+def test_failures_beyond_the_table_are_listed(aiida_profile) -> None:
+    """A failed structure is named wherever it stands, and many of them are counted."""
+    good = [FrameResult(index, FrameStatus.OK, '', 3, energy=-1.0) for index in range(25)]
+    bad = FrameResult(25, FrameStatus.ATOMS_TOO_CLOSE, 'atoms 0 and 1 are close', 3)
+    text = reports.format_rows(ResultsData([*good, bad]), _structures(26), [{'status': 'OK'}] * reports.MAX_ROWS)
+    assert text.endswith('... and 6 more\n\n#25: ATOMS_TOO_CLOSE: atoms 0 and 1 are close')
+    lines = reports.failure_lines(ResultsData([bad] * 23), _structures(23))
+    assert len(lines) == reports.MAX_ROWS + 2
+    assert lines[-1] == '... and 3 more failed'
 
 
 def test_many_arrays_are_counted(aiida_profile) -> None:
@@ -146,14 +163,14 @@ def test_outcome_of_a_step(localhost: orm.Computer, monkeypatch) -> None:
 
 
 def test_failures_are_not_said_twice(localhost: orm.Computer, monkeypatch) -> None:
-    """What the table shows is no error message too, unless the table leaves structures out."""
+    """What is listed is no error message too, unless the list leaves failures out."""
     frames = [FrameResult(0, FrameStatus.OK, '', 3), FrameResult(1, FrameStatus.EMPTY, '', 0)]
     node = _node(localhost, ProcessState.FINISHED, 400, 'Some structures failed')
     monkeypatch.setattr(reports, '_results_of', lambda _: ResultsData(frames))
     with pytest.raises(click.exceptions.Exit) as caught:
         reports.fail_unless_finished(node)
     assert caught.value.exit_code == 1
-    monkeypatch.setattr(reports, '_results_of', lambda _: ResultsData(frames * reports.MAX_ROWS))
+    monkeypatch.setattr(reports, '_results_of', lambda _: ResultsData(frames * (reports.MAX_ROWS + 1)))
     with pytest.raises(click.ClickException, match='Some structures failed'):
         reports.fail_unless_finished(node)
 

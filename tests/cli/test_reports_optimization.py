@@ -41,8 +41,10 @@ def test_table(structures, results) -> None:
     lines = text.strip().splitlines()
     assert lines[2].split() == ['0', 'good', 'H2O', '-10.000000', '-1.000', '12', 'CONVERGED']
     assert lines[3].split()[:6] == ['1', 'slow', 'H2O', '-9.500000', f'{-0.5 / KCAL_PER_MOL:.3f}', '500']
-    assert 'NOT_CONVERGED: ' in lines[3]
-    assert lines[4].split()[:4] == ['2', 'bad', 'H2O', 'ATOMS_TOO_CLOSE:']
+    assert lines[3].endswith('NOT_CONVERGED')
+    assert lines[4].split() == ['2', 'bad', 'H2O', 'ATOMS_TOO_CLOSE']
+    assert lines[6].startswith('#1 slow: NOT_CONVERGED')
+    assert lines[7].startswith('#2 bad: ATOMS_TOO_CLOSE: ')
     assert '1 of 3 structures converged, 2 failed.' in text
 
 

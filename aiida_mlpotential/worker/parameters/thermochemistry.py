@@ -79,9 +79,14 @@ _OWN: tuple[Parameter, ...] = (
 )
 
 
+#: Other defaults than those of vibrations. The formulas are those of a minimum, unless somebody says otherwise; and an
+#: imaginary mode that is left out costs most of a kcal/mol, so that only what rounding can make is taken for noise.
+_DEFAULTS: Mapping[str, Any] = {'expected': 'minimum', 'imaginary_cutoff': 5.0}
+
+
 def _inherited(parameter: Parameter) -> Parameter:
-    """Return a parameter of vibrations: the formulas are those of a minimum, unless somebody says otherwise."""
-    return dataclasses.replace(parameter, default='minimum') if parameter.name == 'expected' else parameter
+    """Return a parameter of vibrations with the default that it has here."""
+    return dataclasses.replace(parameter, default=_DEFAULTS.get(parameter.name, parameter.default))
 
 
 ROWS: tuple[Parameter, ...] = (*_OWN, *(_inherited(parameter) for parameter in vibrations.ROWS))
