@@ -85,6 +85,19 @@ class Items(click.ParamType):
             self.fail(f'{value!r} is no list of {self._what} with commas between them.', param, ctx)
 
 
+class ForEach(Items):
+    """A whole number for all structures, or a list with one for each."""
+
+    def __init__(self) -> None:
+        super().__init__('whole numbers', int)
+        self.name = 'number|list'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or the list where the text has more than one or brackets."""
+        items = super().convert(value, param, ctx)
+        return items if not isinstance(value, str) or ',' in value or '[' in value else items[0]
+
+
 class Number(click.ParamType):
     """A number; one without a point stays whole."""
 
@@ -129,6 +142,8 @@ _TYPES: dict[str, click.ParamType | type] = {
     'constraints': JsonList(),
     'temperatures': NUMBERS,
     'cell_mask': TRUTHS,
+    'symmetry_number': ForEach(),
+    'spin_multiplicity': ForEach(),
 }
 
 

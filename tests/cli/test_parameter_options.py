@@ -156,6 +156,10 @@ def test_nothing_given(task: str) -> None:
         ('thermochemistry', ['--temperature', '300', '--temperature', '350,400'], {'temperatures': [300, 350, 400]}),
         ('thermochemistry', ['--symmetry-number', '12'], {'symmetry_number': 12}),
         ('thermochemistry', ['--symmetry-number', '[1, 2]'], {'symmetry_number': [1, 2]}),
+        ('thermochemistry', ['--symmetry-number', '1,2'], {'symmetry_number': [1, 2]}),
+        ('thermochemistry', ['--spin-multiplicity', '2'], {'spin_multiplicity': 2}),
+        ('thermochemistry', ['--spin-multiplicity', '1,2,3'], {'spin_multiplicity': [1, 2, 3]}),
+        ('thermochemistry', ['--spin-multiplicity', '[3]'], {'spin_multiplicity': [3]}),
     ],
 )
 def test_values_have_the_types_of_the_worker(task: str, arguments: list[str], expected: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def _water():
     return Atoms('Cu3', [[0, 0, 0], [2.2, 0, 0], [0, 2.2, 0.1]])
 
 
-@pytest.fixture(params=[(task, number) for task in TASKS for number in (1, 2)], ids=lambda item: f'{item[0]}-{item[1]}')
+@pytest.fixture
 def job(request, finish, emt_model):
     """Return a finished job of each task, of one structure and of two."""
     task, number = request.param
@@ -135,6 +135,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(('key', 'value'), CHANGES)
+@pytest.mark.parametrize('job', [(TASKS[0], 1), (TASKS[2], 2)], indirect=True)
 def test_results_files(job, key, value):
     path = job.directory / 'results.json'
     info = json.loads(path.read_text())
