@@ -19,5 +19,5 @@ def import_library(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         library = module.split('.')[0]
-        text = f'the symmetry cannot be found without {library}: run `pip install aiida-mlpotential[symmetry]`'
+        text = f"the symmetry cannot be found without {library}: run `pip install 'aiida-mlpotential[symmetry]'`"
         raise MissingLibraryError(f'{text} ({error})') from error

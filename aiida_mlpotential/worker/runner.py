@@ -238,7 +238,7 @@ class Runner:
         done = int(np.sum(store.status != FrameStatus.PENDING))
         if done:
             self.content['notes'].append(f'went on with the results of {done} structures of an earlier run')
-        elif (self._directory / PARENT_DIRECTORY).exists() and checkpoints.load() is None:
+        elif (self._directory / PARENT_DIRECTORY).exists() and not len(retried) and checkpoints.load() is None:
             self.content['notes'].append('the parent folder has no results of this very job: began anew')
 
     def _describe(self, backend: Backend, names: tuple[str, ...], parameters: Mapping[str, Any]) -> None:

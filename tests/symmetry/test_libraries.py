@@ -15,5 +15,5 @@ def test_a_library_that_is_there():
 
 def test_a_library_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, 'spglib', None)
-    with pytest.raises(MissingLibraryError, match=r'without spglib: run `pip install aiida-mlpotential\[symmetry\]`'):
+    with pytest.raises(MissingLibraryError, match=r"without spglib: run `pip install 'aiida-mlpotential\[symmetry\]'`"):
         import_library('spglib')

@@ -224,6 +224,20 @@ def test_not_even_when_a_job_between_the_two_never_started(job, copper):
     np.testing.assert_allclose(job.array('energies'), energies, atol=1e-12)
 
 
+def test_going_on_from_structures_that_did_not_converge_is_not_beginning_anew(job):
+    job.task = 'geometry_optimization'
+    rattled = job.frames.positions + np.random.default_rng(1).normal(scale=0.05, size=job.frames.positions.shape)
+    job.frames = dataclasses.replace(job.frames, positions=rattled)
+    assert job.run(max_steps=1)['counts']['ok'] < len(job.frames)
+    before = job.array('steps')
+    (job.directory / 'parent').mkdir()
+    for name in ('arrays', 'checkpoint'):
+        (job.directory / name).rename(job.directory / 'parent' / name)
+    info = job.run(max_steps=1)
+    assert job.array('steps').max() == before.max() + 1
+    assert not [note for note in info['notes'] if 'began anew' in note]
+
+
 def test_the_arrays_of_a_parent_are_taken_over(job):
     job.run()
     energies = job.array('energies')

@@ -49,7 +49,7 @@ class Thermochemistry(Vibrations):
         for reason, text in _REFUSALS.items():
             context.fail(np.flatnonzero(waiting & (status == reason)), reason, text)
         super().run(context)
-        context.notes += _remarks(context)
+        context.notes += [*_remarks(context), *_spin_remarks(context)]
 
     def derive(self, context: Context, indices: IntArray, frames: Frames, arrays: Arrays) -> Arrays:
         """Return the arrays of the ideal gas."""
@@ -92,6 +92,21 @@ def _remarks(context: Context) -> list[str]:
             f'energy, in {_counted(shared)}: {_first(shared)}'
         )
     return notes
+
+
+def _spin_remarks(context: Context) -> list[str]:
+    """Return a note on molecules that cannot have their multiplicity: with an odd number of electrons it is even."""
+    frames = context.frames
+    electrons = np.bincount(frames.frame_of_atom, frames.numbers, len(frames)).astype(np.int64)
+    wrong = (electrons + np.asarray(context.parameters['spin_multiplicity'])) % 2 == 0
+    wrong &= np.isin(context.store.status, list(HAS_RESULTS))
+    if not wrong.any():
+        return []
+    labels = [frames.label(index) for index in np.flatnonzero(wrong).tolist()]
+    return [
+        f'spin_multiplicity does not go with the number of electrons of the neutral molecule, in {_counted(labels)}: '
+        f'{_first(labels)}'
+    ]
 
 
 def _first(texts: list[str]) -> str:

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -23,19 +15,11 @@ from aiida_mlpotential.worker.backends import get_backend
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
 from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
 from aiida_mlpotential.worker.errors import FrameError, FrameStatus, WorkerError
-from aiida_mlpotential.worker.frames import Frames, sha256_of
+from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.registry import PRETRAINED
-from aiida_mlpotential.worker.runner import run_job
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.tasks.geometry_optimization import GeometryOptimization
 from aiida_mlpotential.worker.trajectory import read_directory
-
-COPPER = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
-
-
-@pytest.fixture
-def emt():
-    return get_backend('ase').load(COPPER, Path(), Settings(device='cpu'))
 
 
 class Dimers(Backend):
@@ -89,18 +73,6 @@ def dimer(symbol, length=1.5):
     return Atoms(f'{symbol}2', [[0, 0, 0], [0, 0, length]])
 
 
-def crystals(number=6):
-    """Return rattled, sheared cells of copper and aluminium of different sizes."""
-    random = np.random.default_rng(4)
-    structures = []
-    for index in range(number):
-        atoms = bulk('Cu' if index % 2 else 'Al', cubic=index > 1) * (1 + index // 4, 1, 1)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * random.normal(size=(3, 3))), scale_atoms=True)
-        atoms.positions += random.normal(scale=0.08, size=atoms.positions.shape)
-        structures.append(atoms)
-    return Frames.from_ase(structures)
-
-
 def read(context, name):
     context.store.sync()
     return np.load(context.directory / 'arrays' / f'{name}.npy')
@@ -116,7 +88,7 @@ def run(context):
 
 
 @pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
-def test_minima_are_those_of_ase(make_context, emt, optimizer):
+def test_minima_are_those_of_ase(make_context, emt, optimizer, crystals):
     frames = crystals()
     context = run(
         make_context(GeometryOptimization, emt, frames, optimizer=optimizer, force_tolerance=1e-3, batch_atoms=9)
@@ -145,7 +117,7 @@ CELL_CASES = {
 
 
 @pytest.mark.parametrize(('parameters', 'keywords'), CELL_CASES.values(), ids=CELL_CASES)
-def test_cells_are_those_of_ase(make_context, emt, parameters, keywords):
+def test_cells_are_those_of_ase(make_context, emt, parameters, keywords, crystals):
     frames = crystals().select([0, 2, 3])
     context = run(
         make_context(GeometryOptimization, emt, frames, optimize_cell=True, force_tolerance=1e-3, **parameters)
@@ -160,7 +132,7 @@ def test_cells_are_those_of_ase(make_context, emt, parameters, keywords):
         np.testing.assert_allclose(lengths, atoms.cell.lengths(), atol=1e-3)
 
 
-def test_a_stress_tolerance_replaces_the_forces_on_the_cell(make_context, emt):
+def test_a_stress_tolerance_replaces_the_forces_on_the_cell(make_context, emt, crystals):
     context = run(
         make_context(GeometryOptimization, emt, crystals(), optimize_cell=True, stress_tolerance=1e-5, pressure=2.0)
     )
@@ -299,7 +271,7 @@ def test_every_bad_end_has_its_status_and_the_others_are_well(make_context):
     assert np.isfinite(read(context, 'energies')[[0, 1, 3, 4, 5, 7]]).all()
 
 
-def test_not_converged_keeps_the_last_geometry(make_context, emt):
+def test_not_converged_keeps_the_last_geometry(make_context, emt, crystals):
     frames = crystals()
     context = run(
         make_context(GeometryOptimization, emt, frames, max_steps=2, force_tolerance=1e-4, precision='double')
@@ -312,7 +284,7 @@ def test_not_converged_keeps_the_last_geometry(make_context, emt):
 
 
 @pytest.mark.parametrize('extra', [{}, {'energy_tolerance': 1e-9}])
-def test_going_on_gives_as_many_steps_again_and_ends_where_one_run_does(make_context, emt, tmp_path, extra):
+def test_going_on_gives_as_many_steps_again_and_ends_where_one_run_does(make_context, emt, tmp_path, extra, crystals):
     frames = crystals().select([2, 3])
     one = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'one', **extra))
     for expected in (2, 4):
@@ -324,7 +296,7 @@ def test_going_on_gives_as_many_steps_again_and_ends_where_one_run_does(make_con
     np.testing.assert_array_equal(read(last, 'initial_energies'), read(one, 'initial_energies'))
 
 
-def test_going_on_with_a_cell(make_context, emt):
+def test_going_on_with_a_cell(make_context, emt, crystals):
     """Also the deformation goes on from where it was, with its mask relative to the cell of the job."""
     frames = crystals().select([2, 3])
     mask = [True, True, False, False, False, True]
@@ -349,7 +321,7 @@ def test_molecules_have_no_cell_and_the_crystals_go_on(make_context, emt):
     assert 'no cell to optimize' in context.messages[0]
 
 
-def test_molecules_and_crystals_in_one_job(make_context, emt):
+def test_molecules_and_crystals_in_one_job(make_context, emt, crystals):
     structures = [molecule('H2O'), *crystals(4), Atoms('Cu')]
     structures[0].rattle(0.05)
     context = run(make_context(GeometryOptimization, emt, Frames.from_ase(structures), batch_atoms=7))
@@ -376,7 +348,7 @@ def test_a_constraint_that_does_not_fit(make_context):
         ({'keep_symmetry': True}, 'keep_symmetry'),
     ],
 )
-def test_what_the_whole_job_cannot_do(make_context, emt, parameters, text):
+def test_what_the_whole_job_cannot_do(make_context, emt, parameters, text, crystals):
     with pytest.raises(WorkerError, match=text):
         run(make_context(GeometryOptimization, emt, crystals(2), **parameters))
 
@@ -387,7 +359,7 @@ def test_a_model_without_stress(make_context):
         run(make_context(GeometryOptimization, Dimers(), frames, optimize_cell=True))
 
 
-def test_single_precision_is_told_what_it_cannot_resolve(make_context, emt):
+def test_single_precision_is_told_what_it_cannot_resolve(make_context, emt, crystals):
     emt.precision = 'single'
     context = run(make_context(GeometryOptimization, emt, crystals(2), force_tolerance=1e-5, precision='double'))
     assert any('below what forces in single precision resolve' in note for note in context.notes)
@@ -396,7 +368,7 @@ def test_single_precision_is_told_what_it_cannot_resolve(make_context, emt):
 # Another optimizer
 
 
-def test_another_optimizer_for_one_structure(make_context, emt):
+def test_another_optimizer_for_one_structure(make_context, emt, crystals):
     frames = crystals().select([3])
     expected = run(make_context(GeometryOptimization, emt, frames, force_tolerance=1e-3))
     energy = read(expected, 'energies')[0]
@@ -411,7 +383,7 @@ def test_another_optimizer_for_one_structure(make_context, emt):
     assert steps.tolist() == list(range(read(context, 'steps')[0] + 1))
 
 
-def test_another_optimizer_is_limited_and_goes_on(make_context, emt):
+def test_another_optimizer_is_limited_and_goes_on(make_context, emt, crystals):
     frames = crystals().select([3])
     parameters = {'optimizer': 'BFGS', 'force_tolerance': 1e-3}
     first = run(make_context(GeometryOptimization, emt, frames, max_steps=3, **parameters))
@@ -420,7 +392,7 @@ def test_another_optimizer_is_limited_and_goes_on(make_context, emt):
     assert second.store.status.tolist() == [FrameStatus.OK] and read(second, 'steps')[0] > 3
 
 
-def test_another_optimizer_that_gives_up(make_context, emt, monkeypatch):
+def test_another_optimizer_that_gives_up(make_context, emt, monkeypatch, crystals):
     def give_up(*args):
         raise RuntimeError('LineSearch failed!')
 
@@ -428,156 +400,3 @@ def test_another_optimizer_that_gives_up(make_context, emt, monkeypatch):
     context = run(make_context(GeometryOptimization, emt, crystals().select([3]), optimizer='BFGS'))
     assert 'gave up: RuntimeError: LineSearch failed!; choose LBFGS or FIRE' in context.messages[0]
     assert context.store.status.tolist() == [FrameStatus.NOT_CONVERGED]
-
-
-# Stop, kill, and go on
-
-
-class After:
-    """Says after a number of questions that somebody asked to stop."""
-
-    def __init__(self, number):
-        self.left = number
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
-
-
-@pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
-@pytest.mark.parametrize('cell', [False, True])
-def test_a_soft_stop_at_any_time_changes_nothing(make_context, emt, tmp_path, optimizer, cell):
-    """Stopped and taken up again and again, the job ends with the very numbers of an undisturbed one."""
-    frames = crystals(4)
-    parameters = {'optimizer': optimizer, 'optimize_cell': cell, 'batch_atoms': 6, 'max_steps': 400}
-    one = run(make_context(GeometryOptimization, emt, frames, tmp_path / 'one', **parameters))
-    stops = 0
-    for _ in range(200):
-        context = make_context(
-            GeometryOptimization, emt, frames, tmp_path / 'two', stopping=After(3 + stops % 7), **parameters
-        )
-        run(context)
-        if not (context.store.status == FrameStatus.PENDING).any():
-            break
-        stops += 1
-        assert (tmp_path / 'two' / 'checkpoint' / 'state.npz').exists()
-    assert stops > 2
-    assert (context.store.status == FrameStatus.OK).all()
-    for name in ('energies', 'positions', 'steps', 'initial_energies'):
-        np.testing.assert_allclose(read(context, name), read(one, name), atol=1e-9)
-    assert not (tmp_path / 'two' / 'checkpoint' / 'state.npz').exists()
-
-
-def test_a_soft_stop_of_another_optimizer(make_context, emt):
-    frames = crystals().select([3])
-    stopped = run(make_context(GeometryOptimization, emt, frames, stopping=After(4), optimizer='FIRE2'))
-    assert stopped.store.status.tolist() == [FrameStatus.PENDING]
-    context = run(make_context(GeometryOptimization, emt, frames, optimizer='FIRE2'))
-    assert context.store.status.tolist() == [FrameStatus.OK]
-    assert read(context, 'steps')[0] > 4
-    assert any('under way' in note for note in context.notes)
-
-
-def test_frames_that_a_later_run_finished_are_not_taken_up_again(make_context, emt, monkeypatch):
-    """A checkpoint may be older than the results: what is finished stays finished."""
-    frames = crystals()
-    run(make_context(GeometryOptimization, emt, frames, stopping=After(5)))
-    path = make_context(GeometryOptimization, emt, frames).directory / 'checkpoint' / 'state.npz'
-    old = path.read_bytes()
-    done = run(make_context(GeometryOptimization, emt, frames))
-    before = {name: read(done, name) for name in ('energies', 'steps')}
-    path.write_bytes(old)
-    monkeypatch.delattr(type(emt), 'evaluate')  # whatever is evaluated now is a mistake
-    again = run(make_context(GeometryOptimization, emt, frames))
-    for name, values in before.items():
-        np.testing.assert_array_equal(read(again, name), values)
-
-
-def _write_job(directory, frames, **parameters):
-    directory.mkdir()
-    frames.write(directory / FRAMES_FILE)
-    job = JobSpec('geometry_optimization', COPPER, parameters, sha256_of(directory / FRAMES_FILE))
-    (directory / JOB_FILE).write_text(job.to_json())
-    return job
-
-
-def _start(directory):
-    return subprocess.Popen(
-        [sys.executable, '-m', 'aiida_mlpotential.worker', JOB_FILE],
-        cwd=directory,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
-
-
-def _wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(0.02)
-
-
-def _wait_for_another(path):
-    age = path.stat().st_mtime_ns
-    _wait_for(lambda: path.stat().st_mtime_ns != age)
-
-
-def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path):
-    frames = Frames.from_ase([bulk('Cu', cubic=True) * 2] * 6)
-    random = np.random.default_rng(5)
-    frames = Frames(
-        frames.numbers,
-        frames.positions + random.normal(scale=0.12, size=frames.positions.shape),
-        frames.offsets,
-        frames.cells,
-        frames.pbc,
-    )
-    parameters = {'checkpoint_interval': 0, 'trajectory': 2, 'force_tolerance': 1e-3, 'batch_atoms': 100}
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    job = _write_job(one, frames, **parameters)
-    assert run_job(lambda: job, one)
-    _write_job(two, frames, **parameters)
-    checkpoint = two / 'checkpoint' / 'state.npz'
-    for turn in range(3):
-        process = _start(two)
-        _wait_for(checkpoint.exists)
-        _wait_for_another(checkpoint)
-        time.sleep(0.15 * turn)
-        assert process.poll() is None, 'the job was at its end before it was killed'
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert _start(two).wait(timeout=120) == 0
-    info = json.loads((two / RESULTS_FILE).read_text())
-    assert info['state'] == 'finished' and info['counts']['ok'] == 6
-    for name, limit in (('energies', 1e-6), ('steps', 0)):
-        ours, theirs = (np.load(path / 'arrays' / f'{name}.npy') for path in (two, one))
-        np.testing.assert_allclose(ours, theirs, atol=limit)
-    trajectories = [read_directory(path / 'trajectory') for path in (one, two)]
-    for index in range(6):
-        expected, found = (item.frame(index) for item in trajectories)
-        np.testing.assert_array_equal(found.steps, expected.steps)
-        np.testing.assert_allclose(found.positions, expected.positions, atol=1e-6)
-
-
-def test_a_trajectory_has_each_interval_and_the_last_step(make_context, emt):
-    frames = crystals()
-    context = run(make_context(GeometryOptimization, emt, frames, trajectory=3))
-    found = read_directory(context.directory / 'trajectory')
-    assert found.frames == tuple(range(6))
-    for index, last in enumerate(read(context, 'steps')):
-        one = found.frame(index)
-        assert one.steps.tolist() == sorted({*range(0, last + 1, 3), last})
-        assert one.energies[0] == read(context, 'initial_energies')[index]
-        assert one.energies[-1] == read(context, 'energies')[index]
-        assert one.max_forces[-1] < 0.01
-        rows = slice(frames.offsets[index], frames.offsets[index + 1])
-        np.testing.assert_array_equal(one.positions[-1], read(context, 'positions')[rows])
-
-
-def test_nothing_to_do(make_context, emt):
-    """All frames failed their checks: the task ends at once."""
-    context = make_context(GeometryOptimization, emt, crystals(2))
-    context.fail(np.array([0, 1]), FrameStatus.ATOMS_TOO_CLOSE, 'too close')
-    run(context)
-    assert (context.store.status == FrameStatus.ATOMS_TOO_CLOSE).all()

@@ -111,6 +111,15 @@ def test_a_hydrogen_atom_has_translation_and_spin_only(emt: Backend, make_contex
     assert context.store.read('heat_capacities', 0)[0] == pytest.approx(1.5 * units.kB)
 
 
+@pytest.mark.parametrize(('multiplicity', 'number'), [(1, 1), (2, 0), (3, 1)])
+def test_a_multiplicity_that_no_neutral_molecule_has_is_told(
+    emt: Backend, make_context: MakeContext, multiplicity: int, number: int
+) -> None:
+    """A hydrogen atom is a doublet; a multiplicity that somebody forgot costs some tenths of a kcal/mol."""
+    context = _run(make_context(Thermochemistry, emt, Frames.from_ase([Atoms('H')]), spin_multiplicity=multiplicity))
+    assert len([note for note in context.notes if note.startswith('spin_multiplicity does not go with')]) == number
+
+
 def test_a_saddle_is_no_minimum_but_keeps_its_numbers(
     structures: list[Atoms], emt: Backend, make_context: MakeContext
 ) -> None:
