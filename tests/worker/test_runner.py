@@ -226,9 +226,10 @@ def test_not_even_when_a_job_between_the_two_never_started(job, copper):
 
 def test_going_on_from_structures_that_did_not_converge_is_not_beginning_anew(job):
     job.task = 'geometry_optimization'
+    job.frames = job.frames.select(np.flatnonzero(job.frames.counts > 1))
     rattled = job.frames.positions + np.random.default_rng(1).normal(scale=0.05, size=job.frames.positions.shape)
     job.frames = dataclasses.replace(job.frames, positions=rattled)
-    assert job.run(max_steps=1)['counts']['ok'] < len(job.frames)
+    assert job.run(max_steps=1)['counts']['ok'] == 0
     before = job.array('steps')
     (job.directory / 'parent').mkdir()
     for name in ('arrays', 'checkpoint'):
