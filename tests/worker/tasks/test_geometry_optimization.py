@@ -84,9 +84,6 @@ def run(context):
     return context
 
 
-# Minima
-
-
 @pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
 def test_minima_are_those_of_ase(make_context, emt, optimizer, crystals):
     frames = crystals()
