@@ -84,7 +84,8 @@ def test_run_geometry_optimization(model: ModelData) -> None:
     assert lines[4].startswith('optimized geometries: StructureSetData<')
     result = _run('run_geometry_optimization.py', '--model', model.pk, '--number', '2', '--max-steps', '1')
     assert '0 of 2 converged, exit code 410' in result.output
-    assert result.output.count('NOT_CONVERGED') == 2
+    # AiiDA's warning of the exit code may stand in the output, too, and names a status
+    assert sum(line.endswith(', NOT_CONVERGED') for line in result.output.splitlines()) == 2
     assert _run('run_geometry_optimization.py', '--model', model.pk, '--number', '1', '--fix-atom', '0').exit_code == 0
     structures = (
         orm.QueryBuilder().append(orm.CalcJobNode, tag='job').order_by({'job': {'id': 'desc'}}).first(flat=True)

@@ -29,12 +29,13 @@ def test_defaults_are_those_of_the_field() -> None:
 
 
 def test_those_of_vibrations_are_there() -> None:
-    """All of them, with the one difference that a minimum is expected."""
+    """All of them; but a minimum is expected, and only what rounding makes of a mode is taken for noise."""
     vibrations, own = parameters_of('vibrations'), parameters_of('thermochemistry')
     assert set(own) == {*vibrations, *OWN}
     changed = [name for name in vibrations if own[name].default != vibrations[name].default]
-    assert changed == ['expected']
+    assert changed == ['expected', 'imaginary_cutoff']
     assert own['expected'].default == 'minimum'
+    assert own['imaginary_cutoff'].default == 5.0
     assert own['precision'] == vibrations['precision']
 
 
