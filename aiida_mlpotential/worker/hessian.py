@@ -336,18 +336,6 @@ def _with_forces(evaluation: Evaluation, frames: Frames, errors: dict[int, Frame
     return {index: errors.get(index, missing) for index in range(len(frames))}
 
 
-def hessian(backend: Backend, frame: Frames, budget: int) -> FloatArray:
-    """Return the Hessian of a single frame, flat, ``((3 N)^2,)``, eV/angstrom^2.
-
-    :param budget: atoms in a batch
-    :raises FrameError: if the frame has none
-    """
-    flat, errors, _ = hessians(Source(backend, Evaluator(backend, []), budget), frame)
-    if errors:
-        raise errors[0]
-    return flat
-
-
 def hessians(source: Source, frames: Frames) -> tuple[FloatArray, dict[int, FrameError], list[str]]:
     """Return the Hessians of frames, flat and one after the other, ``(sum of (3 N)^2,)``, eV/angstrom^2.
 

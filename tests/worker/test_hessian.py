@@ -15,16 +15,20 @@ from aiida_mlpotential.worker.backends import load_backend
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
 from aiida_mlpotential.worker.errors import FrameError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.hessian import (
-    Source,
-    hessian,
-    hessians,
-)
+from aiida_mlpotential.worker.hessian import Source, hessians
 from aiida_mlpotential.worker.registry import PRETRAINED
 from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.tasks.evaluation import Evaluator
 
 EMT = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
+
+
+def hessian(backend, frame, budget):
+    """Return the Hessian of a single frame, or raise why it has none."""
+    flat, errors, _ = hessians(Source(backend, Evaluator(backend, []), budget), frame)
+    if errors:
+        raise errors[0]
+    return flat
 
 
 class Springs(Backend):
