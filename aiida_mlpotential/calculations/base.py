@@ -16,13 +16,21 @@ from aiida_mlpotential import __version__
 from aiida_mlpotential.archive import worker_archive
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
-from aiida_mlpotential.data.structures import StructureSetData, to_frames
+from aiida_mlpotential.data.selection import frames_of_inputs
+from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.errors import EXIT_CODES, WorkerError
 from aiida_mlpotential.worker.frames import Frames, sha256_of, write_npz
 from aiida_mlpotential.worker.parameters import fingerprint, parameters_of, validate_parameters, with_defaults
 
-from .validation import Request, content, validate_inputs, validate_structure, validate_worker
+from .validation import (
+    Request,
+    content,
+    validate_inputs,
+    validate_selection_node,
+    validate_structure,
+    validate_worker,
+)
 
 
 class MlpotentialCalculation(CalcJob):
@@ -47,6 +55,15 @@ class MlpotentialCalculation(CalcJob):
         )
         spec.input(
             'structures', valid_type=StructureSetData, required=False, help='Any number of structures, as one node.'
+        )
+        spec.input(
+            'selection',
+            valid_type=orm.Dict,
+            required=False,
+            serializer=orm.to_aiida_type,
+            validator=validate_selection_node,
+            help="Which of `structures` the job takes, counted from 0: {'start': 0, 'stop': 1000} or "
+            "{'indices': [3, 17]}. Without it: all. Everything else counts within what is selected.",
         )
         spec.input(
             'parameters',
@@ -118,15 +135,7 @@ class MlpotentialCalculation(CalcJob):
         model: ModelData = self.inputs.model
         calcinfo = datastructures.CalcInfo()
         calcinfo.local_copy_list = model.copy_list()
-        structures: StructureSetData | None = self.inputs.get('structures')
-        if structures is not None:
-            frames_sha256 = structures.sha256
-            calcinfo.local_copy_list.append((structures.uuid, schema.FRAMES_FILE, schema.FRAMES_FILE))
-        else:
-            stream = io.BytesIO()
-            to_frames(self.inputs.structure).write(stream)
-            frames_sha256 = sha256_of(stream.getvalue())
-            folder.create_file_from_filelike(io.BytesIO(stream.getvalue()), schema.FRAMES_FILE, mode='wb')
+        frames_sha256 = self._send_structures(folder, calcinfo)
         parameters = content(self.inputs.get('parameters'))
         job = schema.JobSpec(
             task=self.TASK,
@@ -159,10 +168,26 @@ class MlpotentialCalculation(CalcJob):
             calcinfo.retrieve_list.append(schema.TRAJECTORY_DIRECTORY)
         return calcinfo
 
+    def _send_structures(self, folder: Folder, calcinfo: datastructures.CalcInfo) -> str:
+        """Let the structures travel with the job; return the sha256 of their file.
+
+        What the node of the structures has is not stored once more with the job.
+        """
+        structures: StructureSetData | None = self.inputs.get('structures')
+        if structures is not None and self.inputs.get('selection') is None:
+            copied = (structures.uuid, schema.FRAMES_FILE, schema.FRAMES_FILE)
+            calcinfo.local_copy_list = [*(calcinfo.local_copy_list or []), copied]
+            return structures.sha256
+        stream = io.BytesIO()
+        frames_of_inputs(self.inputs).write(stream)
+        folder.create_file_from_filelike(io.BytesIO(stream.getvalue()), schema.FRAMES_FILE, mode='wb')
+        if structures is not None:
+            calcinfo.provenance_exclude_list = [schema.FRAMES_FILE]
+        return sha256_of(stream.getvalue())
+
     def _write_symmetry(self, folder: Folder, parameters: Mapping[str, Any]) -> str:
         """Write the symmetry file if the task wants one; return its sha256, empty if it does not."""
-        structures: StructureSetData | None = self.inputs.get('structures')
-        arrays = self.symmetry_arrays(to_frames(structures or self.inputs.structure), parameters)
+        arrays = self.symmetry_arrays(frames_of_inputs(self.inputs), parameters)
         if arrays is None:
             return ''
         stream = io.BytesIO()

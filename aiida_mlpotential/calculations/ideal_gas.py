@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.engine import calcfunction
 
 from aiida_mlpotential.data.normal_modes import POINT_GROUPS, SPIN_MULTIPLICITIES, NormalModesData
-from aiida_mlpotential.data.structures import StructureSetData, to_frames
+from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.symmetry.point_groups import symmetry_numbers
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
@@ -64,7 +64,7 @@ def _ideal_gas(results: NormalModesData, structures: orm.Data, parameters: dict[
     if message:
         raise ValueError(message)
     assert isinstance(structures, (StructureSetData, orm.StructureData))  # noqa: S101 - checked above
-    frames = to_frames(structures)
+    frames = results.frames_of(structures)
     complete = with_defaults({**_settings(results), **parameters}, 'thermochemistry')
     numbers, groups = _symmetry(results, frames, parameters.get('symmetry_number'))
     spins = _for_each(results, SPIN_MULTIPLICITIES, parameters.get('spin_multiplicity'), unknown=1)
@@ -90,7 +90,7 @@ def _check(results: NormalModesData, structures: orm.Data, parameters: dict[str,
             return f'parameters: {key} is none of {", ".join(KEYS)}, on which the modes do not depend.'
     if not isinstance(structures, (StructureSetData, orm.StructureData)):
         return f'structures: a {type(structures).__name__} is neither a StructureSetData nor a StructureData.'
-    frames = to_frames(structures)
+    frames = results.frames_of(structures)
     if not np.array_equal(frames.offsets, results.offsets):
         return f'structures: these are {len(frames)} others than the {len(results)} that the modes are those of.'
     message = validate_parameters(parameters, 'thermochemistry')

@@ -9,7 +9,8 @@ import numpy as np
 from aiida import orm
 
 from aiida_mlpotential.data.model import ModelData
-from aiida_mlpotential.data.structures import StructureSetData, to_frames
+from aiida_mlpotential.data.selection import frames_of_inputs, validate_selection
+from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.symmetry.libraries import MissingLibraryError
 from aiida_mlpotential.symmetry.space_groups import TooManyOperationsError
 from aiida_mlpotential.worker.checks import Rules, check_frames, explain
@@ -74,6 +75,11 @@ def validate_structure(node: orm.StructureData | None, _: Any) -> str | None:
     return None
 
 
+def validate_selection_node(node: orm.Dict | None, _: Any) -> str | None:
+    """Return why a node does not say which structures, or ``None``."""
+    return None if node is None else validate_selection(content(node))
+
+
 def validate_inputs(process: type[Checked], inputs: dict[str, Any], ports: Any) -> str | None:
     """Return what makes the inputs, taken together, impossible to compute; ``None`` if nothing does."""
     model: ModelData | None = inputs.get('model')
@@ -86,20 +92,32 @@ def validate_inputs(process: type[Checked], inputs: dict[str, Any], ports: Any) 
     if (structure is None) == (structures is None):
         return 'give either `structure` (one StructureData) or `structures` (a StructureSetData), and not both.'
     parameters = with_defaults(content(inputs.get('parameters')), process.TASK)
-    message = check_request(model.to_spec(), parameters, process.TASK) or _validate_parent(inputs)
+    message = (
+        check_request(model.to_spec(), parameters, process.TASK)
+        or _validate_parent(inputs)
+        or _validate_selection(inputs.get('selection'), structures)
+    )
     if message:
         return message
-    node = structures or structure
-    assert node is not None  # noqa: S101 - for the type checker; one of them is there
-    request = Request(model, parameters, to_frames(node), structure)
-    for check in (_check_periodic, _check_frames, process.check_task):
+    request = Request(model, parameters, frames_of_inputs(inputs), structure)
+    # A part of a set may have bad structures only: whoever took it apart wants to be told of them with the results.
+    part = inputs.get('selection') is not None
+    for check in (process.check_task,) if part else (_check_periodic, _check_frames, process.check_task):
         message = check(request)
         if message:
             return message
     try:
-        return _check_problems(request, process.frame_problems(request))
+        return None if part else _check_problems(request, process.frame_problems(request))
     except (MissingLibraryError, TooManyOperationsError) as exception:
         return f'parameters: {exception}.'
+
+
+def _validate_selection(selection: orm.Dict | None, structures: StructureSetData | None) -> str | None:
+    if selection is None:
+        return None
+    if structures is None:
+        return 'selection says which of `structures` to take, but there is one `structure`: leave it out.'
+    return validate_selection(content(selection), len(structures))
 
 
 def _validate_parent(inputs: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .tasks import LaunchTask
 
 #: Inputs that are those of the earlier calculation.
-_TAKEN = ('code', 'model', 'structure', 'structures', 'parameters')
+_TAKEN = ('code', 'model', 'structure', 'structures', 'selection', 'parameters')
 
 
 def load_calculation(identifier: str, task: LaunchTask) -> CalcJobNode:
@@ -83,9 +83,10 @@ def make_inputs(
 
 def structures_of(node: CalcJobNode) -> StructureSetData:
     """Return the structures of a calculation as a set, which is unstored if they were a single one."""
-    from aiida_mlpotential.data.structures import StructureSetData, to_frames
+    from aiida_mlpotential.data.selection import frames_of_inputs
+    from aiida_mlpotential.data.structures import StructureSetData
 
-    if 'structures' in node.inputs:
+    if 'structures' in node.inputs and 'selection' not in node.inputs:
         structures: StructureSetData = node.inputs.structures
         return structures
-    return StructureSetData.from_frames(to_frames(node.inputs.structure))
+    return StructureSetData.from_frames(frames_of_inputs({name: node.inputs[name] for name in node.inputs}))

@@ -29,6 +29,7 @@ POINT_GROUPS, SPIN_MULTIPLICITIES = 'point_groups', 'spin_multiplicities'
 #: Attributes that do not change with the temperature.
 _INHERITED = (
     *('model_name', 'model_sha256', 'n_members', 'precision', 'messages', 'elements', 'formulas', 'formulas_complete'),
+    *('structures_uuid', 'structures_sha256', 'selection', 'results_version'),
     *('energy_min', 'energy_max', 'energy_std_max', 'energy_std_mean', 'qbc_max', 'force_max'),
 )
 #: Numbers of a single structure that people filter on: attribute, array, and which column of it.

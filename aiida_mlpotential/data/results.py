@@ -20,8 +20,9 @@ from aiida_mlpotential.worker.schema import ARRAYS_DIRECTORY
 from .formulas import formulas_of
 from .frame_result import FrameResult, atoms_with_results
 from .npy import NpyFile, ResultsError, check_offsets, check_shapes
+from .selection import select_frames
 from .statistics import info_attributes, statistics
-from .structures import StructureSetData, check_index, to_frames
+from .structures import StructureSetData, check_index
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -68,6 +69,11 @@ class ResultsData(orm.ArrayData):
         precision: str | None = OrmMetadataField(None, description='Float type of the model')
         units: dict[str, str] = OrmMetadataField(default_factory=dict, description='Unit of each array')
         messages: dict[str, str] = OrmMetadataField(default_factory=dict, description='Why structures failed')
+        structures_uuid: str | None = OrmMetadataField(None, description='Node of the structures')
+        structures_sha256: str | None = OrmMetadataField(None, description='Hash of the set of structures')
+        selection: dict[str, Any] | None = OrmMetadataField(None, description='Which structures of the set')
+        parameters_hash: str | None = OrmMetadataField(None, description='Hash of the parameters that count')
+        results_version: int | None = OrmMetadataField(None, description='Version of the results of the worker')
 
     @classmethod
     def from_folder(
@@ -249,7 +255,13 @@ class ResultsData(orm.ArrayData):
 
         :raises ValueError: if the results were not made by a job with structures
         """
-        return to_frames(self.get_structures_node())
+        return self.frames_of(self.get_structures_node())
+
+    def frames_of(self, node: StructureSetData | orm.StructureData) -> Frames:
+        """Return the structures of a node: of the set that a job took a part of, that part."""
+        attributes = self.base.attributes
+        is_input = node.uuid == attributes.get('structures_uuid', None)
+        return select_frames(node, attributes.get('selection', None) if is_input else None)
 
     def get_structures_node(self) -> StructureSetData | orm.StructureData:
         """Return the node with the structures that the results are for.
@@ -280,7 +292,7 @@ class ResultsData(orm.ArrayData):
         elif isinstance(structures, Frames):
             frames = structures
         else:
-            frames = to_frames(structures)
+            frames = self.frames_of(structures)
         if not np.array_equal(frames.offsets, self.offsets):
             raise ValueError(
                 f'the structures ({len(frames)}, {frames.n_atoms} atoms) are not those of the results '

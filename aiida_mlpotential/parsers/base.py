@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
 from aiida_mlpotential.data.results import ResultsData, ResultsError
-from aiida_mlpotential.data.structures import describe_frames, to_frames
+from aiida_mlpotential.data.selection import frames_of_inputs
+from aiida_mlpotential.data.structures import describe_frames
 from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.errors import LABELS, STATUS_LABELS, FrameStatus, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.parameters import fingerprint, parameters_of
+from aiida_mlpotential.worker.parameters import fingerprint, parameters_hash, parameters_of
 
 from .info import read_info
 from .summaries import is_storable
@@ -139,6 +142,7 @@ class MlpotentialParser(Parser):
         expected = structures['n_frames'], structures['n_atoms']
         if (len(results), int(results.offsets[-1])) != expected:
             raise ResultsError(f'the results are for {len(results)} structures, the job has {expected[0]}')
+        results.base.attributes.set_many(self._origin(job))
         return results
 
     def read_job(self) -> schema.JobSpec:
@@ -160,13 +164,35 @@ class MlpotentialParser(Parser):
         """Return whether the job had one structure as a node of its own."""
         return 'structure' in self.node.inputs
 
+    @functools.cached_property
+    def _inputs(self) -> dict[str, Any]:
+        """Return the input nodes of the job by their names."""
+        return {link.link_label: link.node for link in self.node.base.links.get_incoming(link_type=LinkType.INPUT_CALC)}
+
     def input_frames(self) -> Frames:
         """Return the structures that went into the job."""
-        return to_frames(self.node.inputs.structure if self.single else self.node.inputs.structures)
+        return self._input_frames
+
+    @functools.cached_property
+    def _input_frames(self) -> Frames:
+        return frames_of_inputs(self._inputs)
 
     def _structures_info(self) -> dict[str, Any]:
         """Return number, elements and formulas of the structures."""
-        return describe_frames(self.input_frames()) if self.single else self.node.inputs.structures.info
+        whole = 'structures' in self._inputs and 'selection' not in self._inputs
+        return self._inputs['structures'].info if whole else describe_frames(self.input_frames())
+
+    def _origin(self, job: schema.JobSpec) -> dict[str, Any]:
+        """Return the attributes by which queries find results of the same structures and parameters."""
+        node = self._inputs['structure' if self.single else 'structures']
+        selection = self._inputs.get('selection')
+        return {
+            'structures_uuid': node.uuid,
+            'structures_sha256': None if self.single else node.sha256,
+            'selection': None if selection is None else selection.get_dict(),
+            'parameters_hash': parameters_hash(job.parameters, job.task),
+            'results_version': job.results_version,
+        }
 
     def _output(self, info: dict[str, Any], results: ResultsData | None) -> list[str]:
         """Store the output parameters; return the keys that have none because what they are made of is not finite."""
@@ -202,7 +228,7 @@ class MlpotentialParser(Parser):
         return {'n_structures': total, 'n_ok': ok, 'n_failed': total - ok - pending, 'n_pending': pending}
 
     def _labels(self) -> tuple[str, ...]:
-        return tuple(self.node.inputs.structures.labels) if 'structures' in self.node.inputs else ()
+        return () if self.single else self.input_frames().labels
 
     def _failures(self, results: ResultsData) -> list[dict[str, Any]]:
         """Return the first failed structures with the reason."""

@@ -19,6 +19,7 @@ from ase.calculators.emt import EMT
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData, ModelInfo
 from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker import schema
 from aiida_mlpotential.worker.frames import sha256_of
 
 
@@ -277,6 +278,75 @@ def test_structures_are_stored_once_and_copied_to_the_job(run):
     assert 'structures.npz' not in node.base.repository.list_object_names()
     work = Path(node.outputs.remote_folder.get_remote_path())
     assert sha256_of(work / 'structures.npz') == structures.sha256
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'text'),
+    [
+        ({'selection': {'start': 0, 'stop': 4}}, 'there is no structure 3: the set has 3'),
+        ({'selection': {'from': 0}}, 'does not say which structures'),
+        ({'structures': None, 'structure': 'Cu', 'selection': {'start': 0, 'stop': 1}}, 'there is one `structure`'),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused(run, inputs, text):
+    values = {'structures': StructureSetData.from_ase(_structures(3)), **inputs}
+    if 'structure' in values:
+        values['structure'] = orm.StructureData(ase=bulk('Cu'))
+    with pytest.raises(ValueError, match=text):
+        run(**{name: value for name, value in values.items() if value is not None})
+
+
+def test_a_job_takes_a_part_of_a_set_and_copies_nothing(run):
+    """Numbers, labels and messages are those of the part; the node is that of all."""
+    atoms = _structures(5)
+    atoms[3] = bulk('Si')
+    structures = StructureSetData.from_ase(atoms, labels=list('abcde')).store()
+    whole, _ = run(structures=structures)
+    outputs, node = run(structures=structures, selection={'start': 2, 'stop': 5})
+    results = outputs['results']
+    assert node.inputs.structures.pk == structures.pk
+    assert 'structures.npz' not in node.base.repository.list_object_names()
+    np.testing.assert_allclose(results.energies, whole['results'].energies[2:], rtol=0, atol=1e-13)
+    assert node.exit_status == 400
+    assert 'd: UNSUPPORTED_ELEMENT' in node.exit_message
+    assert results.base.attributes.get('formulas') == ['Cu2', 'Cu3', 'Si2']
+    assert results.get_structures().labels == ('c', 'd', 'e')
+    assert results.to_dataframe()['label'].tolist() == ['c', 'd', 'e']
+    found = {name: results.base.attributes.get(name) for name in ('selection', 'structures_uuid', 'structures_sha256')}
+    assert found == {
+        'selection': {'start': 2, 'stop': 5},
+        'structures_uuid': structures.uuid,
+        'structures_sha256': structures.sha256,
+    }
+
+
+def test_results_tell_of_which_structures_parameters_and_version_they_are(run):
+    structures = StructureSetData.from_ase(_structures(2)).store()
+    first, _ = run(structures=structures)
+    second, _ = run(structures=structures, parameters={'minimum_distance': 0.3, 'num_threads': 1})
+    third, _ = run(structures=structures, parameters={'batch_atoms': 50})
+    hashes = [outputs['results'].base.attributes.get('parameters_hash') for outputs in (first, second, third)]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert first['results'].base.attributes.get('results_version') == schema.RESULTS_VERSION
+    assert first['results'].base.attributes.get('selection') is None
+
+
+def test_a_part_with_bad_structures_only_is_told_by_its_results(run):
+    structures = StructureSetData.from_ase([bulk('Cu'), bulk('Si')]).store()
+    outputs, node = run(structures=structures, selection={'indices': [1]})
+    assert node.exit_status == 401
+    assert outputs['results'].n_failed == 1
+
+
+def test_a_part_goes_on_where_it_stopped(run):
+    structures = StructureSetData.from_ase(_structures(6)).store()
+    selection = {'indices': [5, 4, 3, 2, 1]}
+    _, first = run(structures=structures, selection=selection)
+    _unfinish(first)
+    outputs, node = run(structures=structures, selection=selection, parent_folder=first.outputs.remote_folder)
+    assert node.is_finished_ok, node.exit_message
+    assert 'went on with the results of' in outputs['output_parameters']['notes'][0]
+    np.testing.assert_allclose(outputs['results'].energies, first.outputs.results.energies, rtol=0, atol=1e-13)
 
 
 def test_the_spread_of_forces_needs_an_ensemble(python_code, tmp_path, file_facts):

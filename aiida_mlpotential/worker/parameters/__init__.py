@@ -18,6 +18,7 @@ from .common import ROWS as COMMON
 __all__ = (
     'Parameter',
     'fingerprint',
+    'parameters_hash',
     'parameters_of',
     'result_parameters',
     'validate_parameters',
@@ -79,6 +80,12 @@ def result_parameters(values: Mapping[str, Any], task: str = 'single_point') -> 
     chosen = {name: complete[name] for name, parameter in parameters_of(task).items() if parameter.affects_results}
     chosen['properties'] = sorted(set(chosen['properties']) | {'energy'})
     return chosen
+
+
+def parameters_hash(values: Mapping[str, Any], task: str = 'single_point') -> str:
+    """Return a hash of the task and of all parameters on which its results depend, given or not."""
+    identity = {'task': task, 'parameters': result_parameters(values, task)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(job: JobSpec) -> str:

@@ -1,0 +1,1 @@
+"""Workflows: restart, screening, thermochemistry and reactions."""
