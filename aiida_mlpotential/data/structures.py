@@ -18,6 +18,7 @@ from aiida_mlpotential.worker.frames import Frames, FramesError, clean_label, sh
 from aiida_mlpotential.worker.schema import FRAMES_FILE
 
 from .formulas import StructuresError, describe_frames
+from .recent import read_once
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -159,11 +160,14 @@ class StructureSetData(orm.Data):
         return result
 
     def get_frames(self) -> Frames:
-        """Return the structures as flat arrays, which are read once."""
+        """Return the structures as flat arrays, which are read once and cannot be changed."""
         if self._frames is None:
-            with self.base.repository.open(FRAMES_FILE, 'rb') as handle:
-                self._frames = Frames.read(handle)
+            self._frames = read_once(self.sha256, self._read)
         return self._frames
+
+    def _read(self) -> Frames:
+        with self.base.repository.open(FRAMES_FILE, 'rb') as handle:
+            return Frames.read(handle)
 
     def get_ase(self, index: int) -> Atoms:
         """Return a structure as ASE atoms; its label is ``info['label']``.
