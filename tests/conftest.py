@@ -30,7 +30,7 @@ def _use_private_configuration() -> None:
 _HAS_AIIDA = importlib.util.find_spec('aiida') is not None
 if _HAS_AIIDA:
     _use_private_configuration()
-pytest_plugins = ['aiida.tools.pytest_fixtures'] if _HAS_AIIDA else []
+pytest_plugins = ['server_fixtures', 'aiida.tools.pytest_fixtures'] if _HAS_AIIDA else []
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, LazyCommand] = {
     'models': LazyCommand('models', 'models', 'List, install, import, export and inspect models.'),
     'setup': LazyCommand('setup', 'setup', 'Make a computer and a code for this machine in your AiiDA profile.'),
     'stop': LazyCommand('stop', 'stop', 'Ask a running calculation to stop in order.'),
+    'watch': LazyCommand('watch', 'watch', 'Show how far a calculation or workflow is.'),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -42,7 +43,7 @@ class NpyFile:
 
     @classmethod
     def inspect(cls, repository: NodeRepository, path: str, name: str) -> NpyFile:
-        """Read and check the header.
+        """Read and check the header, and compare it with the size of the file, none of which is copied.
 
         :raises ResultsError: if the file is missing, truncated or no ``.npy`` of the expected type
         """
@@ -51,6 +52,8 @@ class NpyFile:
                 version = np.lib.format.read_magic(handle)
                 shape, fortran_order, dtype = _HEADER_READERS[version](handle)
                 start = handle.tell()
+                handle.seek(0, io.SEEK_END)
+                size = handle.tell()
         except FileNotFoundError:
             raise ResultsError(f'the array {name}.npy is missing') from None
         except Exception as exception:  # a damaged header raises many types, from tokenize errors to EOFError
@@ -61,7 +64,6 @@ class NpyFile:
         if any(length < 0 for length in shape):
             raise ResultsError(f'{name}.npy has the impossible shape {shape}')
         file = cls(repository, path, name, tuple(shape), dtype, bool(fortran_order), start)
-        size = repository.get_object_size(path)
         if size != file.size:
             reason = 'truncated' if size < file.size else 'too long'
             raise ResultsError(f'{name}.npy is {reason}: {size} bytes, expected {file.size} for the shape {shape}')

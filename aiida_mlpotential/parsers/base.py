@@ -16,7 +16,7 @@ from aiida_mlpotential.data.results import ResultsData, ResultsError
 from aiida_mlpotential.data.selection import frames_of_inputs
 from aiida_mlpotential.data.structures import describe_frames
 from aiida_mlpotential.worker import schema
-from aiida_mlpotential.worker.errors import LABELS, STATUS_LABELS, FrameStatus, WorkerError
+from aiida_mlpotential.worker.errors import EXIT_CODES, LABELS, STATUS_LABELS, FrameStatus, WorkerError
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.parameters import fingerprint, parameters_hash, parameters_of
 
@@ -25,6 +25,10 @@ from .summaries import is_storable
 
 #: So many failed structures are named in the output parameters; the results have all of them.
 MAX_FAILURES = 20
+#: A worker that could write can tell; where not even standard error has a word, there was no room, or no worker.
+_SILENCE = 'it was never started, or the disk of the work directory has no room at all'
+#: AiiDA's own exit codes, among them the verdicts of schedulers, are below those of the calculations.
+_OWN_CODES = min(code.status for code in EXIT_CODES)
 #: Keys of the results file that go to the output parameters as they are.
 _COPIED = (
     'task',
@@ -93,7 +97,7 @@ class MlpotentialParser(Parser):
     def _unless_scheduler_spoke(self, exit_code: ExitCode) -> ExitCode:
         """Keep the verdict of the scheduler (out of memory or time, node failure), which knows the cause better."""
         status = self.node.exit_status
-        if status:
+        if status and status < _OWN_CODES:  # else it is that of an earlier parsing of the same job
             return ExitCode(status, f'{self.node.exit_message} [{exit_code.message}]')
         return exit_code
 
@@ -103,9 +107,11 @@ class MlpotentialParser(Parser):
             text = self.retrieved.base.repository.get_object_content(schema.RESULTS_FILE, mode='rb')
             info = read_info(text)
         except FileNotFoundError:
-            return self._failure('ERROR_RESULTS_MISSING', self._last_words() or 'it was never started')
+            return self._failure('ERROR_RESULTS_MISSING', self._last_words() or _SILENCE)
         except ValueError as exception:
             return self._failure('ERROR_RESULTS_INVALID', f'{schema.RESULTS_FILE}: {exception}')
+        if (info.get('error') or {}).get('label') == 'ERROR_RESULTS_VERSION' and not info.get('counts'):
+            return info  # the worker of another version computed nothing, and knows best what to do
         for key, known in (('format_version', schema.FORMAT_VERSION), ('results_version', schema.RESULTS_VERSION)):
             if info[key] > known:
                 detail = f'{key} {info[key]}, this plugin reads up to {known}: update it'

@@ -47,6 +47,7 @@ from .summary import write_summary
 from .tasks import get_task
 from .tasks.base import Context, Messages, Task
 from .tasks.evaluation import Evaluator
+from .torn import torn_frames
 
 #: Seconds between two moments at which results are forced onto the disk.
 SYNC_INTERVAL = 30.0
@@ -106,7 +107,7 @@ class Runner:
         store = ResultsStore(self._directory, frames.offsets, names, sizes)
         interval = parameters.get('checkpoint_interval', SYNC_INTERVAL)
         checkpoints = CheckpointFile(self._directory, self.content['fingerprint'], interval)
-        self._open_store(store, task, checkpoints)
+        self._open_store(store, task, checkpoints, frames)
         self.content['notes'] += model_notes(job.model)
         self._describe(backend, names, parameters)
         self._file.reserve(self.content)
@@ -229,10 +230,16 @@ class Runner:
         self.content['timings']['load'] = time.monotonic() - begin
         return backend
 
-    def _open_store(self, store: ResultsStore, task: type[Task], checkpoints: CheckpointFile) -> None:
+    def _open_store(
+        self, store: ResultsStore, task: type[Task], checkpoints: CheckpointFile, frames: Frames
+    ) -> None:
         """Open the results; go on with those of an earlier run of the same job."""
         store.open(self.content['fingerprint'])
         self._store = store
+        torn = torn_frames(store, frames)
+        if len(torn):
+            store.mark(torn, np.full(len(torn), FrameStatus.PENDING, dtype=np.int8))
+            self.content['notes'].append(f'values of {len(torn)} structures of an earlier run never reached the disk')
         retried = np.flatnonzero(np.isin(store.status, (*_RETRIED, *task.retried)))
         store.mark(retried, np.full(len(retried), FrameStatus.PENDING, dtype=np.int8))
         done = int(np.sum(store.status != FrameStatus.PENDING))

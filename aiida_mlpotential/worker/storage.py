@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import FrameStatus, WorkerError
-from .frames import IntArray
+from .frames import BoolArray, IntArray
 from .parents import earlier_runs
 from .quantities import QUANTITIES, Quantity
 from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, RESULTS_FILE
@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 Rows = Literal['frame', 'atom', 'hessian', 'mode']
 
 _FILL_BYTES = 1 << 22
+_BLOCK_ROWS = 1 << 18
 #: Room kept for ``results.json`` from the start, so that the cause can still be written when the disk is full.
 _RESERVED_BYTES = 1 << 16
 
@@ -253,6 +254,22 @@ class ResultsStore:
             rows = slice(starts[index], starts[index + 1])
             return np.array(array[:, rows] if column.fortran_order else array[rows])
         return np.array(array[:, index] if column.fortran_order else array[index])
+
+    def missing(self, name: str) -> BoolArray:
+        """Return for each frame whether the file has anything in its rows that was never written, ``(n,)``."""
+        column = self._columns[name]
+        array = np.load(column.path, mmap_mode='r', allow_pickle=False)
+        rows = array.T if column.fortran_order else array
+        starts = self._starts[column.rows]
+        found = np.zeros(len(starts) - 1, dtype=bool)
+        owners = np.searchsorted(starts, np.arange(0, int(starts[-1]) + 1, _BLOCK_ROWS), side='right') - 1
+        for begin, end in itertools.pairwise(np.unique([*owners, 0, len(found)])):  # not all in memory at once
+            block = np.asarray(rows[starts[begin] : starts[end]]).reshape(int(starts[end] - starts[begin]), -1)
+            never = np.any(block == -1 if column.dtype.kind == 'i' else np.isnan(block), axis=1)
+            so_far = np.concatenate([[0], np.cumsum(never)])
+            edges = starts[begin : end + 1] - starts[begin]
+            found[begin:end] = so_far[edges[1:]] > so_far[edges[:-1]]
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:

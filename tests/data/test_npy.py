@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from aiida import orm
 
+from aiida_mlpotential.data.npy import NpyFile
 from aiida_mlpotential.data.results import ResultsData, ResultsError
 
 pytestmark = pytest.mark.usefixtures('aiida_profile')
@@ -84,3 +85,9 @@ def test_missing_folder(info):
 def test_unknown_files_are_left_alone(arrays, make_folder, info):
     results = ResultsData.from_folder(make_folder(arrays, other=b'not mine'), info)
     assert 'other' not in results.get_arraynames()
+
+
+def test_a_file_is_not_copied_to_be_checked(arrays, make_folder, monkeypatch):
+    repository = make_folder(arrays).base.repository
+    monkeypatch.setattr(type(repository), 'as_path', lambda *args: pytest.fail('a copy on the disk'))
+    assert NpyFile.inspect(repository, 'arrays/forces.npy', 'forces').shape == (11, 3)
