@@ -45,8 +45,12 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def localhost(aiida_computer_local):
-    """Return this machine as an AiiDA computer without waiting times."""
+    """Return this machine as an AiiDA computer without waiting times.
+
+    Its commands run in a shell that reads no start-up files, of which some take long; examples have the default.
+    """
     computer = aiida_computer_local(label='localhost')
+    computer.configure(safe_interval=0, use_login_shell=False)
     computer.set_minimum_job_poll_interval(0)
     return computer
 

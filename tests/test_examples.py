@@ -63,15 +63,53 @@ def test_run_batch_and_query(model: ModelData) -> None:
     assert result.exit_code == 0, result.output
     assert '4 of 5 done, exit code 400' in result.output
     assert 'ethanol-4: ' in result.output
-    answers = _run('query_results.py', '--model', 'EMT')
-    assert answers.exit_code == 0, answers.output
-    node = orm.QueryBuilder().append(orm.CalcJobNode).one()[0]
-    results = node.outputs.results
-    lowest = results.base.attributes.get('energy_min')
-    assert f'  {results.pk}: 5, {lowest:.6f}' in answers.output
     import ase
 
-    assert f'  ase {ase.__version__}: 1' in answers.output
+    node = orm.QueryBuilder().append(orm.CalcJobNode).one()[0]
+    results, structures = node.outputs.results, node.inputs.structures
+    lowest = results.base.attributes.get('energy_min')
+    energy = f'{results.energies[1]:.6f}'
+    for arguments, expected in (
+        (['model', 'EMT'], f'  {results.pk}: 5, {lowest:.6f}\n'),
+        (['latest', structures.pk, '1'], f'{energy} eV with EMT: structure 1 of results {results.pk}\n'),
+        (['models', structures.pk, '1'], f'  EMT ({model.sha256[:8]}): {energy}\n'),
+        (['spread'], 'spread in eV):\n  none\n'),
+        (['versions'], f'  ase {ase.__version__}: 1\n'),
+        (['versions', 'ase', '>=3'], f'  SinglePointCalculation<{node.pk}>\n'),
+        (['slices', structures.pk, 'EMT'], f'  all: {node.pk}, finished\n'),
+        (['slices', structures.pk, 'EMT', '--parameters', '{"precision": "double"}'], '  none\n'),
+    ):
+        answer = _run('query_results.py', *arguments)
+        assert answer.exit_code == 0, answer.output
+        assert expected in answer.output, arguments
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['model', 'ANI-9'], 'this profile has no model ANI-9'),
+        (['latest', '999999'], 'there is no node 999999'),
+        (['models', 'MODEL'], 'holds no structures, but is a ModelData'),
+        (['latest', 'STRUCTURE'], 'it has not been computed yet'),
+        (['slices', 'STRUCTURE', 'EMT'], 'is one structure: a set has slices'),
+        (['slices', 'SET', 'EMT', '--parameters', 'x'], '--parameters is no JSON'),
+    ],
+)
+def test_questions_about_nothing_are_one_sentence(model: ModelData, arguments: list[str], message: str) -> None:
+    """A node that is missing, of another kind, or that nothing is known of."""
+    from ase.build import bulk
+
+    from aiida_mlpotential.data.structures import StructureSetData
+
+    nodes = {
+        'MODEL': model,
+        'STRUCTURE': orm.StructureData(ase=bulk('Cu')).store(),
+        'SET': StructureSetData.from_ase([bulk('Cu')]).store(),
+    }
+    answer = _run('query_results.py', *(nodes[word].pk if word in nodes else word for word in arguments))
+    assert answer.exit_code == 1
+    assert answer.output.startswith('Error: ')
+    assert message in answer.output
 
 
 def test_run_geometry_optimization(model: ModelData) -> None:
@@ -159,15 +197,15 @@ def test_query_finds_uncertain_structures(model: ModelData, monkeypatch) -> None
 
     node = ResultsData()
     node.set_array('qbc', np.array([0.001, 0.006, np.nan, 0.02, *[0.005] * 20, *[0.03] * 20]))
-    node.base.attributes.set_many({'qbc_max': 0.03, 'model_name': 'mine'})
+    node.base.attributes.set_many({'qbc_max': 0.03, 'model_sha256': 'ab' * 32})
     monkeypatch.setattr(ResultsData, '_validate', lambda self: True)
     node.store()
-    answers = _run('query_results.py', '--model', 'mine', '--spread', '0.005').output
+    answers = _run('query_results.py', 'spread', '0.005', '--model', 'abababab').output
     assert f'  {node.pk}, 1: 0.006000\n  {node.pk}, 3: 0.020000\n' in answers
     assert f'{node.pk}, 0' not in answers
     assert answers.count(': 0.030000') == 18
     assert '  ... and 2 more' in answers
-    assert f'{node.pk}, ' not in _run('query_results.py', '--model', 'other', '--spread', '0.005').output
+    assert f'{node.pk}, ' not in _run('query_results.py', 'spread', '0.005', '--model', 'cdcdcdcd').output
 
 
 @pytest.mark.parametrize(

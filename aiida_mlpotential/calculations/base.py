@@ -23,6 +23,7 @@ from aiida_mlpotential.worker.errors import EXIT_CODES, WorkerError
 from aiida_mlpotential.worker.frames import Frames, sha256_of, write_npz
 from aiida_mlpotential.worker.parameters import fingerprint, parameters_of, validate_parameters, with_defaults
 
+from .linking import send_model
 from .validation import (
     Request,
     content,
@@ -134,7 +135,7 @@ class MlpotentialCalculation(CalcJob):
         """Write the job file, and list what to copy."""
         model: ModelData = self.inputs.model
         calcinfo = datastructures.CalcInfo()
-        calcinfo.local_copy_list = model.copy_list()
+        send_model(calcinfo, self.node, model, self.inputs.code)
         frames_sha256 = self._send_structures(folder, calcinfo)
         parameters = content(self.inputs.get('parameters'))
         job = schema.JobSpec(

@@ -9,22 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from aiida.cmdline.utils import echo
 
-from aiida_mlpotential.worker.registry import PretrainedModel
-
 from . import codes, params, reports, resume
-from .files import check_output, read_structures, single_structure, write_output
-from .models import install_model
-from .models_show import resolve_model
+from .files import check_output, read_structures, write_output
+from .inputs import find_model, first_line, make_inputs, scheduler_options, submit_to_daemon
+from .launch_screening import screening
 from .parameter_options import Command, collect_parameters, parameter_options
 from .progress import Steps
 from .tasks import TASKS, LaunchTask
 
 if TYPE_CHECKING:
-    from aiida_mlpotential.data.model import ModelData
     from aiida_mlpotential.data.structures import StructureSetData
-
-#: Command line options that become ``metadata.options`` of the calculation.
-_SCHEDULER_OPTIONS = ('max_wallclock_seconds', 'queue_name', 'account')
 
 
 @click.group('launch', cls=params.ProfileGroup)
@@ -82,7 +76,7 @@ def _launch(
 ) -> None:
     """Check what was given on the command line, and run or submit the calculation."""
     parameters = collect_parameters(arguments, task.name)
-    options = {key: arguments[key] for key in _SCHEDULER_OPTIONS if arguments[key] is not None}
+    options = scheduler_options(arguments)
     daemon, output = arguments['daemon'], arguments['output']
     if daemon and output is not None:
         raise click.UsageError('--output needs the results, for which --daemon does not wait.')
@@ -121,41 +115,9 @@ def _refuse_with_continue(context: click.Context) -> None:
         raise click.UsageError(f'--continue takes it from the earlier calculation: leave out {", ".join(given)}.')
 
 
-def find_model(identifier: str) -> ModelData:
-    """Return a model by name, installing a published one where the profile has none, or by PK or UUID."""
-    from aiida_mlpotential import library
-
-    found = resolve_model(identifier)
-    if not isinstance(found, PretrainedModel):
-        return found
-    return library.find_model(found.name) or install_model(found.name, Steps())
-
-
-def make_inputs(
-    file: Path, structures: StructureSetData, model: ModelData, parameters: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the inputs of a calculation; one structure becomes a ``StructureData``, which other plugins know too."""
-    inputs: dict[str, Any] = {'model': model}
-    if len(structures) == 1:
-        inputs['structure'] = single_structure(structures, file)
-    else:
-        inputs['structures'] = structures
-    if parameters:
-        inputs['parameters'] = parameters
-    return inputs
-
-
 def _submit(task: LaunchTask, inputs: dict[str, Any]) -> None:
-    from aiida.common.exceptions import InvalidOperation
-    from aiida.engine import submit
-
     process = task.process_class()
-    try:
-        node = submit(process, inputs)
-    except ValueError as exception:  # an input that the calculation refuses
-        raise click.ClickException(first_line(exception)) from exception
-    except (InvalidOperation, ConnectionError) as exception:
-        raise click.ClickException(f'{first_line(exception)} Or leave out --daemon.') from exception
+    node = submit_to_daemon(process, inputs)
     echo.echo_success(f'submitted {process.__name__}<{node.pk}> to the daemon.')
     echo.echo(
         f'Follow it with `verdi process status {node.pk}`, and read its numbers with `verdi calcjob res {node.pk}`.'
@@ -182,13 +144,6 @@ def _run(task: LaunchTask, inputs: dict[str, Any], structures: StructureSetData,
     reports.fail_unless_finished(node)
 
 
-def first_line(exception: Exception) -> str:
-    """Return what is wrong with an input, without the path through the ports that AiiDA puts before it."""
-    text = str(exception).strip()
-    if text.startswith('Error occurred validating port'):
-        text = text.partition("': ")[2] or text
-    return reports.with_options(text.splitlines()[0]) if text else type(exception).__name__
-
-
 for _task in TASKS.values():
     _make_command(_task)
+launch.add_command(screening)

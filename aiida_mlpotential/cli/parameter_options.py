@@ -229,10 +229,21 @@ def parameter_options(task: str) -> Callable[[Command], Command]:
         for parameter in reversed(list(table.values())):
             if parameter.name == 'constraints':
                 command = _FIX_ATOMS(command)
-            command = _option(parameter, _help(parameter, table))(command)
+            command = parameter_option(parameter, table)(command)
         return command
 
     return decorate
+
+
+def parameter_option(
+    parameter: Parameter, table: Mapping[str, Parameter], prefix: str = ''
+) -> Callable[[Command], Command]:
+    """Return the decorator that gives a command the option of one parameter.
+
+    :param table: all parameters of its task
+    :param prefix: what the help begins with
+    """
+    return _option(parameter, prefix + _help(parameter, table))
 
 
 def collect_parameters(values: Mapping[str, Any], task: str) -> dict[str, Any]:

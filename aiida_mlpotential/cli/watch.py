@@ -72,11 +72,11 @@ def _follow(pk: int, interval: float, once: bool) -> Progress:
     shown: list[str] = []
     while True:
         progress = progress_of(pk)
-        lines = [line[: _width()] for line in format_progress(progress, _width())] if in_place else [one_line(progress)]
-        if once:
-            lines = list(format_progress(progress, _width()))
-        if in_place and shown:
-            click.echo(f'\033[{len(shown)}F\033[J', nl=False)  # back to the first of the lines, and erase them
+        lines = list(format_progress(progress, _width())) if in_place or once else [one_line(progress)]
+        if in_place:
+            lines = [line[: _width()] for line in lines]  # one that wraps could not be erased again
+            if shown:  # back to the first of the lines, and erase them
+                click.echo(f'\033[{len(shown)}F\033[J', nl=False, color=True)
         if in_place or lines != shown:
             click.echo('\n'.join(lines))
             shown = lines
@@ -149,6 +149,7 @@ def _bar(progress: Progress, width: int) -> str:
         ncols=width,
         bar_format=f'{percent:3d}%|{{bar}}| {numbers}',
     )
+    return bar
 
 
 def format_seconds(seconds: float) -> str:

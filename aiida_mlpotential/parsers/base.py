@@ -21,6 +21,7 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.parameters import fingerprint, parameters_hash, parameters_of
 
 from .info import read_info
+from .staged import explain
 from .summaries import is_storable
 
 #: So many failed structures are named in the output parameters; the results have all of them.
@@ -258,7 +259,7 @@ class MlpotentialParser(Parser):
         if error:
             label = error.get('label')
             known = label if label in LABELS else 'ERROR_WORKER_EXCEPTION'
-            return self._failure(known, str(error.get('message', '')))
+            return self._failure(known, explain(self.node, known, str(error.get('message', ''))))
         if results is None:
             return self._failure('ERROR_WORKER_KILLED', self._last_words() or 'no message was left')
         counts = self._count(results)

@@ -51,7 +51,8 @@ def iter_results(filters: Mapping[str, Any], task: str | None = None, parts: boo
     query = orm.QueryBuilder()
     query.append(ResultsData, filters=conditions, project=['id', '*'], tag='results')
     query.order_by({'results': [{'id': 'desc'}]})
-    yield from (results for pk, results in query.iterall() if pk not in merged)
+    # All at once: while a query is iterated over, the caller could store nothing.
+    yield from (results for pk, results in query.all() if pk not in merged)
 
 
 def _merged_parts() -> set[int]:

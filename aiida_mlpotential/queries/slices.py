@@ -21,15 +21,23 @@ from aiida_mlpotential.worker.schema import RESULTS_VERSION
 
 from .processes import TERMINATED, process_type
 
-#: Outcomes of a structure that another run, on another machine or with more memory, may not have.
-_MAY_DIFFER = frozenset({FrameStatus.PENDING.name, FrameStatus.OUT_OF_MEMORY.name, FrameStatus.BACKEND_FAILED.name})
+#: Outcomes of a structure that may change: on another machine, with more memory, or by going on from where it ended.
+_MAY_CHANGE = frozenset(
+    status.name
+    for status in (
+        FrameStatus.PENDING,
+        FrameStatus.OUT_OF_MEMORY,
+        FrameStatus.BACKEND_FAILED,
+        FrameStatus.NOT_CONVERGED,
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """What results must have been made of to be equal: set of structures, model, task and the parameters that count.
 
-    :ivar structures: the stored node of the whole set
+    :ivar structures: the node of the whole set; one with equal content is as good
     :ivar model: the stored node
     :ivar parameters: as a job takes them; what is missing has its default, what changes no results does not matter
     """
@@ -59,8 +67,8 @@ class FoundSlice:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether no structure would have another outcome if the slice were computed once more."""
-        return self.results is not None and not _MAY_DIFFER.intersection(self.counts)
+        """Return whether no structure can have another outcome by computing it again or going on with it."""
+        return self.results is not None and not _MAY_CHANGE.intersection(self.counts)
 
     def get_results(self) -> ResultsData:
         """Return the node of the results.
@@ -109,7 +117,7 @@ def _candidates(origin: Origin, computer: orm.Computer | None) -> Iterator[Found
 def _jobs(origin: Origin) -> orm.QueryBuilder:
     """Return a query for the PKs of all calculations of the set and the model that have ended, tagged ``job``."""
     query = orm.QueryBuilder()
-    query.append(StructureSetData, filters={'id': origin.structures.pk}, tag='structures')
+    query.append(StructureSetData, filters={'attributes.sha256': origin.structures.sha256}, tag='structures')
     filters = {'attributes.process_state': {'in': TERMINATED}, 'process_type': process_type(origin.task)}
     edge = {'label': 'structures'}
     query.append(
@@ -123,13 +131,13 @@ def _inputs(origin: Origin, name: str) -> dict[int, dict[str, Any]]:
     """Return the content of an input of those calculations that have it, by calculation."""
     query = _jobs(origin)
     query.append(orm.Dict, with_outgoing='job', edge_filters={'label': name}, project='attributes')
-    return dict(query.iterall())
+    return dict(query.all())
 
 
 def _results(origin: Origin) -> dict[int, tuple[int, dict[str, int]]]:
     """Return PK and counts by status of the results that are those that the origin would have, by calculation."""
     filters = {
-        'attributes.structures_uuid': origin.structures.uuid,
+        'attributes.structures_sha256': origin.structures.sha256,
         'attributes.parameters_hash': parameters_hash(origin.parameters, origin.task),
         'attributes.results_version': RESULTS_VERSION,
     }
@@ -141,7 +149,7 @@ def _results(origin: Origin) -> dict[int, tuple[int, dict[str, int]]]:
         filters=filters,
         project=['id', 'attributes.status_counts'],
     )
-    return {job: (node, counts) for job, node, counts in query.iterall()}
+    return {job: (node, counts) for job, node, counts in query.all()}
 
 
 def _remote_folders(origin: Origin, computer: orm.Computer | None) -> dict[int, int]:
@@ -151,4 +159,4 @@ def _remote_folders(origin: Origin, computer: orm.Computer | None) -> dict[int, 
     query.add_projection('folder', ['id', f'extras.{orm.RemoteData.KEY_EXTRA_CLEANED}'])
     if computer is not None:
         query.append(orm.Computer, with_node='folder', filters={'id': computer.pk})
-    return {job: folder for job, folder, cleaned in query.iterall() if not cleaned}
+    return {job: folder for job, folder, cleaned in query.all() if not cleaned}

@@ -59,8 +59,8 @@ def structures_above(
     :param task: only results of this task
     :param parts: whether slices count beside the results that they were merged into
     """
-    # The attribute is the maximum over the structures that succeeded: failed ones may lie above it. With an integer
-    # AiiDA would compare integers only, and find nothing.
+    # The attribute is the maximum over the structures that succeeded: failed ones may lie above it. For an integer
+    # AiiDA would cut off the decimals of the attribute on SQLite: 0.9 is not above 0 then.
     above = {f'attributes.{quantity}_max': {'>': float(limit)}}
     failed = {'attributes.n_failed': {'>': 0}, 'attributes.n_members': {'>': 1}}
     filters = {**model_filters(model), 'or': [above, failed]}

@@ -54,7 +54,7 @@ def latest_result(
     """Return the newest result of a structure that succeeded, or ``None`` if there is none.
 
     It may come from a job of its own, from one of a whole set, or from a slice. Another node with equal content is the
-    same structure.
+    same structure; single ones from an archive have no hash to tell that before ``verdi node rehash``.
 
     :param structure: a structure, or a set
     :param index: which structure of a set, counted from 0, negative ones from the end

@@ -65,48 +65,50 @@ def _tag(depth: int) -> str:
     return f'process_{depth}'
 
 
-def _level(pk: int, depth: int, node_class: type[orm.ProcessNode] = orm.ProcessNode) -> orm.QueryBuilder:
+def _level(root: int, depth: int, node_class: type[orm.ProcessNode] = orm.ProcessNode) -> orm.QueryBuilder:
     """Return a query for the PKs of processes that are so many calls below one: joins, as lists of PKs have limits."""
     query = orm.QueryBuilder()
     for number in range(depth + 1):
         kind = node_class if number == depth else orm.ProcessNode
-        which: dict[str, Any] = {'with_incoming': _tag(number - 1)} if number else {'filters': {'id': pk}}
+        which: dict[str, Any] = {'with_incoming': _tag(number - 1)} if number else {'filters': {'id': root}}
         query.append(kind, tag=_tag(number), project='id' if number == depth else None, **which)
     return query
 
 
-def _read_level(pk: int, depth: int) -> list[CalledJob]:
-    query = _level(pk, depth, orm.CalcJobNode)
+def _read_level(root: int, depth: int) -> list[CalledJob]:
+    query = _level(root, depth, orm.CalcJobNode)
     attributes = ('process_state', 'state', 'scheduler_state', 'paused')
     query.add_projection(_tag(depth), ['id', 'process_type', *(f'attributes.{name}' for name in attributes)])
     if depth:
         query.add_projection(_tag(depth - 1), 'attributes.process_state')
-    rows = {row[0]: row[1:] for row in query.iterall() if task_of(row[1]) is not None}
+    rows = [row for row in query.dict() if task_of(row[_tag(depth)]['process_type']) is not None]
     if not rows:
         return []
-    models = _inputs(pk, depth, ModelData, 'model', 'attributes.name')
-    sets = _inputs(pk, depth, StructureSetData, 'structures', 'attributes.n_frames')
-    singles = _inputs(pk, depth, orm.StructureData, 'structure', 'uuid')
-    selections = _inputs(pk, depth, orm.Dict, 'selection', 'attributes')
-    results = _results(pk, depth)
+    models = _inputs(root, depth, ModelData, 'model', 'attributes.name')
+    sets = _inputs(root, depth, StructureSetData, 'structures', 'attributes.n_frames')
+    singles = _inputs(root, depth, orm.StructureData, 'structure', 'uuid')
+    selections = _inputs(root, depth, orm.Dict, 'selection', 'attributes')
+    results = _results(root, depth)
     jobs = []
-    for job, (kind, state, job_state, scheduler_state, paused, *caller) in rows.items():
-        model, name = models.get(job, (0, ''))
-        structures, n_frames = sets.get(job, singles.get(job, (0, 0)))
-        selection = Selection.from_dict(selections[job][1]) if job in selections else None
-        total, pending, failed = results.get(job, (0, 0, 0))
+    for row in rows:
+        job = row[_tag(depth)]
+        pk = job['id']
+        model, name = models.get(pk, (0, ''))
+        structures, n_frames = sets.get(pk, singles.get(pk, (0, 0)))
+        selection = Selection.from_dict(selections[pk][1]) if pk in selections else None
+        total, pending, failed = results.get(pk, (0, 0, 0))
         jobs.append(
             CalledJob(
-                pk=job,
-                task=str(task_of(kind)),
-                state=state or 'created',
-                job_state=job_state,
-                scheduler_state=scheduler_state,
-                paused=bool(paused),
-                caller_ended=not caller or caller[0] in TERMINATED,
+                pk=pk,
+                task=str(task_of(job['process_type'])),
+                state=job['attributes.process_state'] or 'created',
+                job_state=job['attributes.state'],
+                scheduler_state=job['attributes.scheduler_state'],
+                paused=bool(job['attributes.paused']),
+                caller_ended=not depth or row[_tag(depth - 1)]['attributes.process_state'] in TERMINATED,
                 model=name,
                 origin=(model, structures, selection),
-                size=len(selection) if selection else n_frames if job in sets else 1,
+                size=len(selection) if selection else n_frames if pk in sets else 1,
                 done=total - pending,
                 failed=failed,
             )
@@ -114,16 +116,16 @@ def _read_level(pk: int, depth: int) -> list[CalledJob]:
     return jobs
 
 
-def _inputs(pk: int, depth: int, node_class: type[orm.Data], name: str, key: str) -> dict[int, tuple[int, Any]]:
+def _inputs(root: int, depth: int, node_class: type[orm.Data], name: str, key: str) -> dict[int, tuple[int, Any]]:
     """Return PK and a projection of an input of each calculation that has it, by calculation."""
-    query = _level(pk, depth, orm.CalcJobNode)
+    query = _level(root, depth, orm.CalcJobNode)
     query.append(node_class, with_outgoing=_tag(depth), edge_filters={'label': name}, project=['id', key])
-    return {job: (node, value) for job, node, value in query.iterall()}
+    return {job: (node, value) for job, node, value in query.all()}
 
 
-def _results(pk: int, depth: int) -> dict[int, tuple[int, int, int]]:
+def _results(root: int, depth: int) -> dict[int, tuple[int, int, int]]:
     """Return how many structures there are, are pending and have failed in the results of each calculation."""
-    query = _level(pk, depth, orm.CalcJobNode)
+    query = _level(root, depth, orm.CalcJobNode)
     counts = [f'attributes.{name}' for name in ('n_frames', 'n_pending', 'n_failed')]
     query.append(ResultsData, with_incoming=_tag(depth), edge_filters={'label': 'results'}, project=counts)
-    return {job: tuple(numbers) for job, *numbers in query.iterall()}
+    return {job: tuple(numbers) for job, *numbers in query.all()}

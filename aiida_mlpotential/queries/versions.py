@@ -19,7 +19,7 @@ def library_versions() -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     query = _query({'attributes': {'has_key': 'versions'}})
     query.add_projection('parameters', 'attributes.versions')
-    for (versions,) in query.iterall():
+    for (versions,) in query.all():
         for library, version in versions.items():
             found = counts.setdefault(library, {})
             found[version] = found.get(version, 0) + 1

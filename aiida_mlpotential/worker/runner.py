@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import platform
 import shlex
 import sys
@@ -23,6 +24,7 @@ from .checkpoint import CheckpointFile
 from .checks import Rules, check_frames, explain
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
+from .lock import WorkLock
 from .memory import limit_memory, peak_memory_mb
 from .neighbors import preload
 from .parameters import fingerprint, validate_parameters, with_defaults
@@ -30,6 +32,7 @@ from .progress import Progress
 from .quantities import QUANTITIES
 from .request import check_request, choose_precision
 from .schema import (
+    ARRAYS_DIRECTORY,
     FORMAT_VERSION,
     FRAMES_FILE,
     MAX_MESSAGES,
@@ -58,16 +61,38 @@ _RETRIED = (FrameStatus.OUT_OF_MEMORY, FrameStatus.BACKEND_FAILED)
 def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Run a job and write ``results.json`` whatever happens.
 
+    Where another worker is at work in the directory, as when a job was submitted twice, this one waits for it, and does
+    what the other left to do.
+
     :param stopping: says that a signal came, and the job should end after the batch at hand
     :return: whether the job came to its end; single frames may have failed all the same
     """
-    runner = Runner(directory, stopping)
+    with WorkLock(directory, stopping) as lock:
+        if not lock.acquire():
+            print('asked to stop before the other worker had ended', flush=True)
+            return False
+        runner = Runner(directory, lambda: lock.is_lost or stopping())
+        try:
+            job = read_job()
+            if lock.has_waited and _is_finished(directory, job):  # write nothing: the files are perhaps being fetched
+                print(f'the other worker finished this job; see {RESULTS_FILE}', flush=True)
+                return True
+            runner.run(job)
+        except Exception as exception:  # the last resort: everything must end in the results file
+            runner.record_error(exception)
+            return False
+        return True
+
+
+def _is_finished(directory: Path, job: JobSpec) -> bool:
+    """Return whether an earlier worker finished this very job in this very directory, with nothing to try again."""
     try:
-        runner.run(read_job())
-    except Exception as exception:  # the last resort: everything must end in the results file
-        runner.record_error(exception)
+        content = json.loads((directory / RESULTS_FILE).read_text())
+        status = np.load(directory / ARRAYS_DIRECTORY / 'status.npy', allow_pickle=False)
+        same = content['state'] == 'finished' and content['fingerprint'] == fingerprint(job)
+        return bool(same and not np.isin(status, (FrameStatus.PENDING, *_RETRIED)).any())
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
 
 
 class Runner:

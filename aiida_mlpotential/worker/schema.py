@@ -32,6 +32,8 @@ TRAJECTORY_DIRECTORY = 'trajectory'
 SYMMETRY_FILE = 'symmetry.npz'
 #: A file of this name in the work directory asks the worker to end in order.
 STOP_FILE = 'stop'
+#: Says that a worker is at work in the directory.
+LOCK_FILE = 'worker.lock'
 SUMMARY_FILE = 'mlpotential.txt'
 STDOUT_FILE = 'worker.out'
 STDERR_FILE = 'worker.err'

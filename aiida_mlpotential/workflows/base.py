@@ -6,16 +6,17 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessSpec, while_
+from aiida.engine import ExitCode, ProcessSpec, if_, while_
 
 from aiida_mlpotential.worker.parameters import with_defaults
 
 from .exit_codes import declare_exit_codes
 from .handlers import Handlers
 from .protocol import TaskProtocolMixin
+from .staging import StagingMixin, declare_staging
 
 
-class MlpotentialBaseWorkChain(TaskProtocolMixin, Handlers):
+class MlpotentialBaseWorkChain(TaskProtocolMixin, StagingMixin, Handlers):
     """Run a calculation to its end: a subclass names which.
 
     Whatever a run left is taken up by the next one, and the outputs of the last run are attached however it ended.
@@ -35,9 +36,11 @@ class MlpotentialBaseWorkChain(TaskProtocolMixin, Handlers):
             default=True,
             help='Whether to compute on the CPU when the GPU is missing, broken, or too small.',
         )
+        declare_staging(spec)
         spec.outline(
             cls.setup,
             while_(cls.should_run_process)(
+                if_(cls.needs_staging)(cls.stage_model, cls.inspect_staging),
                 cls.run_process,
                 cls.inspect_process,
             ),

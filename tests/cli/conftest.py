@@ -39,7 +39,7 @@ def emt(aiida_profile_clean) -> ModelData:
 
 @pytest.fixture
 def localhost(aiida_profile_clean, tmp_path: Path) -> orm.Computer:
-    """Return a computer that polls its jobs without waiting."""
+    """Return a computer that polls its jobs without waiting, in a shell that reads no start-up files."""
     computer = orm.Computer(
         label=COMPUTER_LABEL,
         hostname='localhost',
@@ -49,7 +49,7 @@ def localhost(aiida_profile_clean, tmp_path: Path) -> orm.Computer:
     ).store()
     computer.set_minimum_job_poll_interval(0)
     computer.set_default_mpiprocs_per_machine(1)
-    computer.configure(safe_interval=0)
+    computer.configure(safe_interval=0, use_login_shell=False)
     return computer
 
 

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from aiida_mlpotential import library
-from aiida_mlpotential.cli.launch import first_line
+from aiida_mlpotential.cli.inputs import first_line
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData

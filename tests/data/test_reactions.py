@@ -157,6 +157,14 @@ class TestSpecies:
         assert all(item.std is None for item in found.values())
         assert np.isfinite(found['gibbs_energy'].value).all()
 
+    def test_without_modes_of_the_members_only_the_energy_has_a_spread(self):
+        arrays = _arrays()
+        del arrays['member_frequencies']
+        found = SpeciesThermochemistry.of(_results(arrays)).reaction(COEFFICIENTS)
+        assert [name for name, item in found.items() if item.std is not None] == ['energy']
+        members = arrays['member_energies'] @ COEFFICIENTS
+        np.testing.assert_allclose(found['energy'].std, members.std(ddof=1))
+
     def test_a_species_without_thermochemistry_is_named(self):
         arrays = _arrays()
         arrays['energies'][1] = np.nan

@@ -42,7 +42,7 @@ def site(aiida_config: Any, aiida_profile_factory: Any, faults_folder: Path) -> 
         yield running
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='module')
 def cluster_site(
     site: Site,
     undisturbed: Any,

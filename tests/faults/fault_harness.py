@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from aiida import orm
+from aiida.manage import get_manager
 
 from aiida_mlpotential.data.model import ModelData
 
@@ -27,6 +28,10 @@ TABLE = HERE.parents[1] / 'docs' / 'reference' / 'measured' / 'faults.md'
 N_FRAMES, BATCH = 60, 4
 #: Where in a job things break: so many structures are computed, the batch after is under way.
 HALF = 22
+#: Slices of a screening, two of them at once; it stops when so many structures are computed, in the second half.
+N_SLICES, SCREENED = 4, 36
+#: Name of the model in a screening.
+MODEL = 'emt'
 
 #: Quick polling, and errors of transport that are tried again after 1 and 2 seconds and then pause the process.
 _OPTIONS = {
@@ -60,9 +65,12 @@ class Gate:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
 
-    def close(self, after: int) -> None:
-        """Let every process that computes stop after so many structures."""
-        (self.folder / 'closed.new').write_text(str(after))
+    def close(self, after: int, together: bool = False) -> None:
+        """Let every process that computes stop after so many structures.
+
+        :param together: let all stop after so many structures of all
+        """
+        (self.folder / 'closed.new').write_text(f'all {after}' if together else str(after))
         (self.folder / 'closed.new').rename(self.folder / 'closed')
 
     def open(self) -> None:
@@ -92,9 +100,10 @@ class Outcome:
     def __call__(self, results: Any, computed_again: int = 0) -> None:
         """Compare results with those of an undisturbed run, bit by bit.
 
-        :param results: the results node that is there in the end
+        :param results: the results node that is there in the end, or those of a screening
         :param computed_again: at most so many structures may have been computed twice
         """
+        results = results[MODEL] if isinstance(results, Mapping) else results  # those of a screening
         assert set(results.get_arraynames()) == set(self.reference)
         for name, expected in self.reference.items():
             found = results.get_array(name)
@@ -115,21 +124,20 @@ def row_of(fault: dict[str, str], outcome: Outcome) -> str:
 
 @dataclasses.dataclass
 class Site:
-    """A profile with a running daemon, and what a job needs."""
+    """A profile with a running daemon, and what a job needs: nodes by their UUID, as other profiles come between."""
 
     folder: Path
     gate: Gate
     client: Any
-    computer: Any
-    code: Any
-    model: Any
-    structures: Any
+    code: str
+    model: str
+    structures: str
 
     def inputs(self, **changes: Any) -> dict[str, Any]:
         """Return the inputs of the job that all tests run."""
         parameters = {'properties': ['energy', 'forces', 'stress'], 'batch_atoms': 4 * BATCH}
-        common = {'code': self.code, 'model': self.model, 'structures': self.structures, 'parameters': parameters}
-        return {**common, **changes}
+        nodes = {name: orm.load_node(getattr(self, name)) for name in ('code', 'model', 'structures')}
+        return {**nodes, 'parameters': parameters, **changes}
 
     def submit(self, **changes: Any) -> Any:
         """Submit that job to the daemon."""
@@ -146,6 +154,37 @@ class Site:
         wait_for(lambda: len(self.gate.computed()) >= HALF, 'the job reaches the gate')
         return node
 
+    def screen(self, **changes: Any) -> Any:
+        """Submit a screening of the same structures to the daemon: four slices, two at once."""
+        from aiida.engine import submit
+        from aiida.plugins import WorkflowFactory
+
+        inputs = self.inputs(**changes)
+        inputs['models'] = {MODEL: inputs.pop('model')}
+        limits = {'slice_size': orm.Int(N_FRAMES // N_SLICES), 'max_concurrent': orm.Int(2)}
+        return submit(WorkflowFactory('mlpotential.screening'), **limits, **inputs)
+
+    def screen_half(self, **changes: Any) -> Any:
+        """Submit the screening; return when some slices are done and the others under way, at the gate."""
+        self.gate.close(SCREENED, together=True)
+        node = self.screen(**changes)
+        wait_for(lambda: len(self.gate.computed()) >= SCREENED, 'the screening reaches the gate', 120)
+        wait_for(lambda: len(self.slices(node)) >= N_SLICES // 2, 'the first slices are stored')
+        return node
+
+    def jobs(self, screening: Any) -> list[Any]:
+        """Return the jobs of a screening."""
+        jobs = [item for item in screening.called_descendants if isinstance(item, orm.CalcJobNode)]
+        return sorted(jobs, key=lambda item: item.pk)
+
+    def slices(self, screening: Any) -> list[Any]:
+        """Return the jobs of a screening that have ended well."""
+        return [job for job in self.jobs(screening) if job.is_finished_ok]
+
+    def running(self, screening: Any) -> list[Any]:
+        """Return the jobs of a screening that are under way."""
+        return [job for job in self.jobs(screening) if not job.is_terminated and job.get_job_id()]
+
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
         """Return the first true value of a condition; fail if it takes too long."""
         return wait_for(condition, what, seconds)
@@ -156,13 +195,23 @@ class Site:
 
         play_processes([node], timeout=30)
 
-    def revive(self, node: Any) -> None:
-        """Start the daemon anew and give it a process that it has dropped, as ``verdi process repair`` does."""
-        from aiida.engine.processes.control import revive_processes
+    def kill(self, node: Any) -> None:
+        """Kill a process, as ``verdi process kill`` does."""
+        from aiida.engine.processes.control import kill_processes
 
-        self.client.stop_daemon(wait=True)
+        kill_processes([node], timeout=30)
+        self.finish(node)
+
+    def repair(self) -> None:
+        """Give the daemon the processes that it has dropped, with the commands that a user has for it."""
+        for command in (['daemon', 'stop'], ['process', 'repair'], ['daemon', 'start', '2']):
+            subprocess.run(['verdi', '-p', self.client.profile.name, *command], input='y\n', text=True, check=True)
+
+    def start_daemon(self) -> None:
+        """Start the daemon anew; its broker is another one."""
         self.client.start_daemon(number_workers=2)
-        revive_processes([node])
+        get_manager().reset_broker()
+        get_manager().reset_runner()
 
     def arm(self, name: str, content: str = '') -> None:
         """Let a plugin of ``injected/aiida_faults.py`` fail the next time."""
@@ -286,7 +335,7 @@ def running_site(
         client = get_daemon_client()
         client.start_daemon(number_workers=2)
         try:
-            yield Site(folder, gate, client, computer, code, model.get_or_store(), copper(N_FRAMES))
+            yield Site(folder, gate, client, code.uuid, model.get_or_store().uuid, copper(N_FRAMES).uuid)
         finally:
             gate.open()
             client.stop_daemon(wait=True)

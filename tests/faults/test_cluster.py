@@ -1,30 +1,38 @@
-"""What breaks on a cluster: SLURM behind SSH, whose files the AiiDA host cannot see."""
+"""What breaks on a cluster in the middle of a screening: SLURM behind SSH, whose files the AiiDA host cannot see."""
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow]
+pytestmark = [pytest.mark.servers, pytest.mark.daemon, pytest.mark.slow]
 
 _NODE_FAILURE = 140
 
 
+@pytest.mark.fault(
+    what='slurmd is killed during a screening',
+    injected='SIGKILL to the slurmd of a node on which slices run, on a SLURM cluster behind SSH',
+    then='SLURM gives the node up, its jobs end with 140, and the base workflows go on from their work directories on '
+    'the other node',
+)
 def test_kill_of_slurmd(cluster, cluster_site, nothing_lost):
     site = cluster_site
-    node = site.submit_half(metadata={'options': {'max_wallclock_seconds': 600}})
-    print(node.get_job_id(), cluster.node_of(node.get_job_id()))
-    name = cluster.node_of(node.get_job_id())
-    import os, signal, time
-    pid = int(cluster.shell(f'cat {cluster.directory}/slurm/run/slurmd-{name}.pid'))
-    os.kill(pid, signal.SIGKILL)
-    t=time.time()
-    site.finish(node)
-    print(time.time()-t, node.exit_status, node.exit_message)
-    import subprocess; print(subprocess.run('ps aux | grep worker.pyz; ', shell=True, capture_output=True, text=True).stdout)
-    print(node.outputs.results.status if 'results' in node.outputs else None)
-    print(cluster.shell('sinfo; squeue'))
-    site.gate.open()
-    cluster.start_node(name)
-    again = site.finish(site.submit(parent_folder=node.outputs.remote_folder))
-    assert again.is_finished_ok, again.exit_message
-    nothing_lost(again.outputs.results, computed_again=100)
+    screening = site.screen_half()
+    running = site.running(screening)
+    assert len(running) == 2
+    node = cluster.node_of(running[0].get_job_id())
+    hit = [job for job in running if cluster.node_of(job.get_job_id()) == node]
+    os.kill(int(cluster.shell(f'cat {cluster.directory}/slurm/run/slurmd-{node}.pid')), signal.SIGKILL)
+    try:
+        for job in hit:
+            site.finish(job, seconds=120)
+            assert job.exit_status == _NODE_FAILURE
+        site.gate.open()
+        site.finish(screening, seconds=150)
+    finally:
+        cluster.start_node(node)
+    assert screening.is_finished_ok, screening.exit_message
+    nothing_lost(screening.outputs.results, computed_again=2 * 4)

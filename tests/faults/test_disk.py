@@ -156,7 +156,7 @@ def test_no_room_for_anything(small_site, nothing_lost):
         site.gate.open()
         time.sleep(5)
     assert not node.is_terminated
-    site.revive(node)
+    site.repair()
     site.finish(node)
     assert node.is_finished_ok, node.exit_message
     nothing_lost(node.outputs.results)

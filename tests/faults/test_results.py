@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
@@ -54,9 +55,11 @@ _NEWER_WORKER = """
 )
 def test_an_installed_worker_of_a_newer_version(site, nothing_lost, tmp_path):
     script = tmp_path / 'newer-worker'
-    script.write_text(textwrap.dedent(_NEWER_WORKER).lstrip().format(python=site.code.filepath_executable))
+    script.write_text(textwrap.dedent(_NEWER_WORKER).lstrip().format(python=sys.executable))
     script.chmod(0o755)
-    newer = orm.InstalledCode(label='newer', computer=site.computer, filepath_executable=str(script)).store()
+    newer = orm.InstalledCode(
+        label='newer', computer=orm.load_node(site.code).computer, filepath_executable=str(script)
+    ).store()
     node = site.finish(site.submit(code=newer, metadata={'options': {'worker': 'installed'}}))
     assert node.exit_status == _CODES.ERROR_RESULTS_VERSION.status
     assert 'install the same version of aiida-mlpotential on both sides' in node.exit_message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
@@ -34,6 +36,7 @@ def test_a_job_submitted_twice(site, faulty_code, nothing_lost):
     node = site.submit_half(code=faulty_code)
     site.wait(lambda: not site.armed('submission') and node.get_job_id(), 'the job is submitted again')
     site.wait(lambda: len(site.workers_of(node)) == 2, 'both jobs run')
+    time.sleep(3)  # in which the second would compute, if it did not wait
     site.gate.open()
     site.finish(node)
     assert node.is_finished_ok, node.exit_message
@@ -51,7 +54,7 @@ def test_the_host_is_switched_off(site, nothing_lost):
     second = site.submit()
     site.kill_daemon()
     site.gate.open()
-    site.client.start_daemon(number_workers=2)
+    site.start_daemon()
     for node in (first, second):
         site.finish(node)
         assert node.is_finished_ok, node.exit_message

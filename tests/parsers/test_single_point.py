@@ -43,6 +43,21 @@ def test_results_of_a_newer_worker(parse, change_info):
     assert 'update' in node.exit_message
 
 
+def test_a_newer_worker_that_computed_nothing_says_what_to_do(parse, change_info):
+    error = {'label': 'ERROR_RESULTS_VERSION', 'message': 'install the same version on both sides'}
+    change_info(results_version=99, state='failed', error=error, counts=None)
+    _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_VERSION.status
+    assert 'install the same version on both sides' in node.exit_message
+
+
+def test_parsing_again_does_not_take_the_earlier_outcome_for_the_verdict_of_the_scheduler(parse, work_directory):
+    (work_directory / 'arrays' / 'energies.npy').write_bytes(b'')
+    _, node = parse(exit_status=CODES.ERROR_RESULTS_VERSION.status)
+    assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
+    assert CODES.ERROR_RESULTS_VERSION.message[:20] not in node.exit_message
+
+
 @pytest.mark.parametrize('name', ['energies', 'forces', 'status', 'offsets'])
 def test_an_array_that_was_cut_short(parse, work_directory, name):
     path = work_directory / 'arrays' / f'{name}.npy'

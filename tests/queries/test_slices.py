@@ -53,11 +53,13 @@ def test_the_whole_set_has_no_selection(run, origin, copper):
 
 
 def test_only_what_would_be_equal_counts(run, origin, copper, other_model, monkeypatch):
-    """Parameters that change nothing, or are given as they are by default, make no difference; all else does."""
+    """Nodes of equal content, or parameters that change nothing or are the defaults, make no difference; all else does."""
     node = run(structures=copper, selection=FIRST, parameters={'batch_atoms': 10, 'properties': ['forces', 'energy']})
-    other_set = StructureSetData.from_frames(copper.get_frames()).store()
+    other_set = StructureSetData.from_frames(copper.get_frames().select([1, 0, 2, 3, 4, 5])).store()
     same = dataclasses.replace(origin, parameters={'num_threads': 1})
     assert find_slices(same)[KEY].results == node.outputs.results.pk
+    copy = StructureSetData.from_frames(copper.get_frames())
+    assert find_slices(dataclasses.replace(origin, structures=copy))[KEY].results == node.outputs.results.pk
     for change in (
         {'model': other_model},
         {'structures': other_set},
@@ -110,5 +112,5 @@ def test_bad_structures_are_an_outcome_but_not_every_one(run, origin, emt_model)
     found = find_slices(Origin(mixed, emt_model))[Selection(0, 2)]
     assert found.is_finished
     assert found.counts == {'OK': 1, 'UNSUPPORTED_ELEMENT': 1}
-    for name in ('PENDING', 'OUT_OF_MEMORY', 'BACKEND_FAILED'):
+    for name in ('PENDING', 'OUT_OF_MEMORY', 'BACKEND_FAILED', 'NOT_CONVERGED'):
         assert not dataclasses.replace(found, counts={'OK': 1, name: 1}).is_finished

@@ -106,7 +106,7 @@ def test_a_gpu_is_granted(cluster, cluster_profile, submit_copper):
 
 
 def test_a_gpu_that_is_not_there_is_missed(cluster_profile, torchani_job):
-    """The make-believe GPU is granted, but torch finds none: that has a name, and nobody computes on the CPU instead."""
+    """The make-believe GPU is granted, but torch finds none: that has a name, and the CPU does not step in."""
     options = {'custom_scheduler_commands': '#SBATCH --gres=gpu:1', 'max_memory_kb': 2 * 1024**2}
     node = _end(torchani_job(cluster_profile.code, options=options, parameters={'device': 'cuda'}))
     assert node.exit_status == _OURS.ERROR_DEVICE_MISSING.status, node.exit_message

@@ -24,9 +24,7 @@ def _running(cluster, node):
     wait_for(done, 60, 'the job runs')
 
 
-def test_neither_side_sees_the_files_of_the_other(
-    cluster, cluster_profile, submit_copper, assert_energies, tmp_path
-):
+def test_neither_side_sees_the_files_of_the_other(cluster, cluster_profile, submit_copper, assert_energies, tmp_path):
     """The work directory exists there only, AiiDA's files here only; outputs are read through the transport."""
     node = submit_copper(cluster_profile.code, 20)
     wait_for(lambda: node.is_terminated, 90)

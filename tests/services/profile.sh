@@ -53,6 +53,7 @@ up() {
     if ! verdi -p cluster status --no-rmq >/dev/null 2>&1; then
         verdi presto --use-zeromq --profile-name cluster
         verdi -p cluster config set runner.poll.interval 1
+        verdi -p cluster config set daemon.timeout 30
         verdi -p cluster config set transport.task_retry_initial_interval 5
         verdi -p cluster computer setup --non-interactive --config "$directory/computer.yml"
         verdi -p cluster computer configure core.ssh_async mlcluster --non-interactive \

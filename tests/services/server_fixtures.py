@@ -30,8 +30,10 @@ PROGRAMS = {
     'postgres': ('pg_ctl', 'runuser'),
 }
 SYSTEM_PATH = f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'
-#: Quick polling, and errors of transport that are tried again after 2 and 4 seconds and then pause the process.
+#: Quick polling, patience with the daemon on a busy machine, and errors of transport that are tried again after 2 and 4
+#: seconds and then pause the process.
 OPTIONS = {
+    'daemon.timeout': 30,
     'runner.poll.interval': 1,
     'transport.task_retry_initial_interval': 2,
     'transport.task_maximum_attempts': 3,
@@ -50,7 +52,10 @@ def reason_against(kind: str) -> str | None:
     missing = [name for name in PROGRAMS[kind] if shutil.which(name, path=path) is None]
     if missing:
         return f'not installed: {", ".join(missing)} (tests/services/packages.sh install)'
-    if kind == 'cluster' and subprocess.run(['unshare', '--mount', 'true'], capture_output=True, check=False).returncode:
+    if (
+        kind == 'cluster'
+        and subprocess.run(['unshare', '--mount', 'true'], capture_output=True, check=False).returncode
+    ):
         return 'mount namespaces are forbidden here'
     return None
 
@@ -67,7 +72,7 @@ def require(kind: str) -> None:
 def free_ports(number: int) -> int:
     """Return the first of some consecutive ports that nobody listens on, below those that the system gives away."""
     for _ in range(200):
-        first = random.randrange(15000, 20000, 10)  # noqa: S311 - no secret
+        first = random.randrange(15000, 20000, 10)
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + number):

@@ -147,17 +147,17 @@ node_is_up() {
     sinfo -h -N -n "$1" -o %t | grep -qxE 'idle|mix|alloc|comp'
 }
 
-# The processes of a node: its slurmd and, by their environment, the steps of jobs and what these started.
+# The processes of a node: its slurmd, and those of its jobs, known by their environment or, the steps, by their title.
 processes_of_node() {
-    local process
+    local process jobs
+    jobs=$(timeout 5 squeue -h -t all -w "$1" -o %A | paste -sd '|')
     cat "$D/run/slurmd-$1.pid" 2>/dev/null || true
     for process in /proc/[0-9]*; do
-        if tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxE "(SLURMD_NODENAME=|SLURM_JOB_NODELIST=)$1"; then
+        [ "$(readlink "$process/ns/mnt" 2>/dev/null)" = "$(readlink /proc/self/ns/mnt)" ] || continue
+        if tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxF "SLURMD_NODENAME=$1" ||
+            grep -qsE "^slurmstepd: \[(${jobs:-none})[].]" "$process/cmdline"; then
             basename "$process"
         fi
-    done
-    pgrep -f "^slurmstepd: .*" | while read -r process; do
-        grep -qs "slurm_$1/" "/proc/$process/cgroup" && echo "$process"
     done
 }
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from ase.calculators.emt import EMT
 
+#: Bytes of a line: a sha256 and the end of the line.
+_LINE = 65
+
 
 class GatedEMT(EMT):
     """EMT that stops before a structure while the gate is closed, and notes every structure that it computes.
@@ -17,7 +20,7 @@ class GatedEMT(EMT):
     The numbers are those of EMT.
 
     :param gate: a folder; while it has a file ``closed`` that holds a number, no process computes more structures than
-        that; each line of its file ``computed`` stands for a structure
+        that, and with ``all`` and a number all processes together; each line of its file ``computed`` is a structure
     """
 
     def __init__(self, gate: str, **kwargs: Any) -> None:
@@ -27,7 +30,7 @@ class GatedEMT(EMT):
 
     def calculate(self, atoms: Any = None, properties: Any = ('energy',), system_changes: Any = ()) -> None:
         """Wait for the gate, compute, and take a note."""
-        while self._closed.exists() and self._calls >= int(self._closed.read_text() or 0):
+        while self._is_closed():
             time.sleep(0.02)
         super().calculate(atoms, properties, system_changes)
         self._calls += 1
@@ -35,3 +38,12 @@ class GatedEMT(EMT):
         handle = os.open(self._computed, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.write(handle, line.encode())
         os.close(handle)
+
+    def _is_closed(self) -> bool:
+        try:
+            words = self._closed.read_text().split()
+        except FileNotFoundError:
+            return False
+        if words[0] == 'all':
+            return self._computed.exists() and self._computed.stat().st_size >= int(words[1]) * _LINE
+        return self._calls >= int(words[0])

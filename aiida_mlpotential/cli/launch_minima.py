@@ -1,0 +1,86 @@
+"""``aiida-mlpotential launch thermochemistry --optimize``: the workflow that finds the minima first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aiida_mlpotential.worker.parameters.common import ROWS
+
+from . import running
+from .files import write_output
+from .reports import count, notes_of
+
+if TYPE_CHECKING:
+    from aiida_mlpotential.data.structures import StructureSetData
+
+#: Parameters that are those of both jobs; all others are of the thermochemistry alone.
+_SHARED = tuple(parameter.name for parameter in ROWS if parameter.name != 'properties')
+
+OPTIMIZE = click.option(
+    '--optimize',
+    is_flag=True,
+    help='Optimize the structures first, and leave saddle points along their imaginary modes.',
+)
+
+
+def launch_minima(
+    inputs: dict[str, Any],
+    structures: StructureSetData,
+    arguments: dict[str, Any],
+    format_results: Any,
+) -> None:
+    """Run or submit the workflow for the inputs of a thermochemistry calculation.
+
+    :param inputs: of the calculation, as ``launch`` makes them
+    :param structures: what was read, as a set
+    :param arguments: of the command
+    :param format_results: turns results, structures and the last calculation into text
+    """
+    from aiida_mlpotential.workflows.thermochemistry import ThermochemistryWorkChain
+
+    parameters: dict[str, Any] = inputs.get('parameters', {})
+    shared = {name: value for name, value in parameters.items() if name in _SHARED}
+    stages = {'optimization': shared, 'thermochemistry': parameters}
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(
+        inputs['code'],
+        inputs['model'],
+        inputs.get('structure', inputs.get('structures')),
+        arguments['protocol'],
+        {name: {'calc': {'parameters': values}} for name, values in stages.items()},
+        inputs['metadata']['options'],
+    )
+    builder.metadata.label = inputs['metadata']['label']
+    if arguments['daemon']:
+        running.submit_workflow(builder)
+        return
+    node = running.run_workflow(builder, f'Minima of {count(len(structures))} with {inputs["model"].name}')
+    if 'results' in node.outputs:
+        _show(node, structures, arguments['output'], format_results)
+    running.end(node)
+
+
+def _show(node: Any, structures: StructureSetData, output: Path | None, format_results: Any) -> None:
+    from aiida import orm
+
+    from aiida_mlpotential.data.structures import StructureSetData, to_frames
+
+    results = node.outputs.results
+    name = 'output_structure' if 'output_structure' in node.outputs else 'output_structures'
+    minima = StructureSetData.from_frames(to_frames(node.outputs[name]))
+    jobs = [item for item in node.called_descendants if isinstance(item, orm.CalcJobNode)]
+    # The first analysis is of all structures; later ones are of those that had been at saddle points.
+    analysis = next(job for job in jobs if job.process_label == 'ThermochemistryCalculation')
+    click.echo(format_results(results, minima, analysis))
+    displaced = node.outputs.output_parameters.get_dict()['displaced']
+    if displaced:
+        names = ', '.join(minima.get_frames().label(int(index)) for index in list(displaced)[:5])
+        more = ', ...' if len(displaced) > 5 else ''
+        click.echo(f'Note: {count(len(displaced))} moved along imaginary modes and optimized again: {names}{more}.')
+    for note in notes_of(jobs[-1]):
+        click.echo(f'Note: {note}.')
+    click.echo(f'The minima are in {type(node.outputs[name]).__name__}<{node.outputs[name].pk}>.')
+    if output is not None:
+        write_output(results, minima, output)

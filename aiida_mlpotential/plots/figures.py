@@ -1,0 +1,61 @@
+"""What all pictures share: a figure that needs no display, colours that most people can tell apart, and saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's palette, made to be told apart also by the colour-blind.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442', '#000000')
+GREY = '#666666'
+#: Pixels of an inch in formats of pixels.
+DPI = 200
+
+
+class PlotError(ValueError):
+    """There is nothing to draw, or no way to draw it; one sentence says why and what to do."""
+
+
+def new_figure(width: float, height: float, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure that is no part of pyplot's state, and its axes side by side.
+
+    :param width: inch
+    :param height: inch
+    :raises PlotError: if matplotlib is not installed
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise PlotError("pictures need matplotlib: pip install 'aiida-mlpotential[plots]'") from None
+    figure = Figure(figsize=(width, height), layout='constrained')
+    axes = figure.subplots(1, columns, squeeze=False, **kwargs)
+    for item in axes[0]:
+        item.spines[['top', 'right']].set_visible(False)
+    return figure, list(axes[0])
+
+
+def formats() -> tuple[str, ...]:
+    """Return the file formats that pictures can be saved in, as suffixes without the point."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return tuple(sorted(FigureCanvasBase.get_supported_filetypes()))
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure; the suffix says in which format.
+
+    :raises PlotError: if there is no such format, or the file cannot be written
+    """
+    path = Path(path)
+    suffix = path.suffix.lstrip('.').lower()
+    if suffix not in formats():
+        given = f'{path.suffix!r} is none' if suffix else 'there is none'
+        raise PlotError(f'the suffix of {path.name!r} says the format, but {given}: take one of {", ".join(formats())}')
+    try:
+        figure.savefig(path, dpi=DPI)
+    except OSError as exception:
+        raise PlotError(f'{path} cannot be written ({exception.strerror or exception}): name another file') from None

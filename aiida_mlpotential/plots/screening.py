@@ -1,0 +1,153 @@
+"""What a screening found: how uncertain the model is, and whether that concerns the structures of low energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiida_mlpotential.data.formulas import formulas_of
+from aiida_mlpotential.data.results import ResultsData, Structures
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.units import KCAL_PER_MOL
+
+from .figures import COLOURS, GREY, PlotError, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+#: Formulas that have a colour of their own; the others are grey.
+MAX_FORMULAS = 6
+_BINS = 60
+_SPREAD = 'std/√atoms over the members (meV)'
+#: From this ratio of the largest to the smallest spread on an axis is logarithmic.
+_WIDE = 30.0
+
+
+def spread_figure(results: Mapping[str, ResultsData], threshold: float | None = None) -> Figure:
+    """Return the histogram of the spread over the square root of the atoms, of one model or several.
+
+    :param results: by the label of the model, of ensembles
+    :param threshold: eV; what is above it is counted and marked
+    :raises PlotError: if there is no spread, or matplotlib is not installed
+    """
+    spreads = {label: 1000 * values for label, values in ((label, _spreads(node)) for label, node in results.items())}
+    every = np.concatenate(list(spreads.values()))
+    figure, (axes,) = new_figure(6, 4)
+    bins = _bins(every)
+    for colour, (label, values) in zip(COLOURS, spreads.items(), strict=False):
+        name = f'{label or results[label].base.attributes.get("model_name", "")} ({len(values)})'
+        axes.hist(values, bins=bins, color=colour, alpha=0.6, label=name)
+    if threshold is not None:
+        _draw_threshold(axes, threshold, every)
+    if _is_wide(every):
+        axes.set_xscale('log')
+    axes.set_xlabel(_SPREAD)
+    axes.set_ylabel('structures')
+    axes.legend(frameon=False, fontsize='small')
+    return figure
+
+
+def energy_figure(results: ResultsData, structures: Structures | None = None, threshold: float | None = None) -> Figure:
+    """Return the energy above the lowest of the same formula, against the spread over √atoms.
+
+    :param results: of an ensemble
+    :param structures: those of the results, by default those of the job that made them
+    :param threshold: eV; what is above it is counted and marked
+    :raises PlotError: if there is no spread, or matplotlib is not installed
+    """
+    qbc = results.qbc
+    frames = results.get_structures() if structures is None else _frames(results, structures)
+    good = np.asarray(results.status) == FrameStatus.OK
+    if qbc is None or not good.any():
+        raise PlotError(_nothing(results))
+    formulas, _ = formulas_of(frames)
+    relative = relative_energies(np.where(good, results.energies, np.nan), formulas) / KCAL_PER_MOL
+    figure, (axes,) = new_figure(6.4, 4.4)
+    names, counts = np.unique(formulas[good], return_counts=True)
+    shown = names[np.argsort(-counts, kind='stable')][:MAX_FORMULAS].tolist()
+    groups = [(name, good & (formulas == name), colour) for name, colour in zip(shown, COLOURS, strict=False)]
+    others = good & ~np.isin(formulas, shown)
+    groups += [('others', others, '#BBBBBB')] if others.any() else []
+    spread = 1000 * qbc
+    for name, chosen, colour in groups:
+        label = f'{name} ({np.count_nonzero(chosen)})'
+        axes.scatter(spread[chosen], relative[chosen], s=_size(good), color=colour, label=label, **_LOOK)
+    if threshold is not None:
+        _draw_threshold(axes, threshold, spread[good])
+    if _is_wide(spread[good]):
+        axes.set_xscale('log')
+    axes.set_xlabel(_SPREAD)
+    axes.set_ylabel('energy above the lowest of its formula (kcal/mol)')
+    axes.set_title(f'{results.base.attributes.get("model_name", "")}', fontsize='small')
+    axes.legend(frameon=False, fontsize='small', markerscale=2)
+    return figure
+
+
+#: Very many points would make a file of vectors very large.
+_LOOK: dict[str, Any] = {'alpha': 0.6, 'linewidths': 0, 'rasterized': True}
+
+
+def relative_energies(energies: Array, formulas: Array) -> Array:
+    """Return how far each energy is above the lowest of the same formula, ``(n,)``, in the unit of the energies.
+
+    :param energies: ``(n,)``, NaN where there is none
+    :param formulas: ``(n,)``
+    """
+    names, groups = np.unique(formulas, return_inverse=True)
+    lowest = np.full(len(names), np.inf)
+    there = np.isfinite(energies)
+    np.minimum.at(lowest, groups[there], energies[there])
+    return np.asarray(energies - lowest[groups])
+
+
+def _draw_threshold(axes: Axes, threshold: float, spreads: Array) -> None:
+    """Mark a spread (eV), with the number of structures (meV) above it."""
+    above = int(np.count_nonzero(spreads > 1000 * threshold))
+    label = f'{1000 * threshold:g} meV: {above} above'
+    axes.axvline(1000 * threshold, color=GREY, linestyle='--', linewidth=1, label=label)
+
+
+def _frames(results: ResultsData, structures: Structures) -> Any:
+    from aiida_mlpotential.worker.frames import Frames
+
+    return structures if isinstance(structures, Frames) else results.frames_of(structures)
+
+
+def _size(good: Array) -> float:
+    """Return how large a point is: small where there are many."""
+    return float(np.clip(4000 / max(np.count_nonzero(good), 1), 2, 24))
+
+
+def _spreads(results: ResultsData) -> Array:
+    """Return the spread over the square root of the atoms of what was evaluated, eV."""
+    qbc = results.qbc
+    found = np.zeros(0) if qbc is None else qbc[(np.asarray(results.status) == FrameStatus.OK) & np.isfinite(qbc)]
+    if not len(found):
+        raise PlotError(_nothing(results))
+    return np.asarray(found)
+
+
+def _nothing(results: ResultsData) -> str:
+    if results.qbc is None:
+        name = results.base.attributes.get('model_name', 'the model')
+        return f'results {results.pk} have no spread: {name} has one member; take a model that is an ensemble'
+    return f'results {results.pk} have no structure that was evaluated: there is nothing to draw'
+
+
+def _is_wide(values: Array) -> bool:
+    positive = values[values > 0]
+    return bool(len(positive)) and bool(positive.max() > _WIDE * np.percentile(positive, 1))
+
+
+def _bins(values: Array) -> Array:
+    """Return the edges of the bins, of equal width on the axis that will be drawn."""
+    if _is_wide(values):
+        positive = values[values > 0]
+        return np.geomspace(positive.min(), positive.max(), _BINS + 1)
+    return np.asarray(np.histogram_bin_edges(values, bins='auto' if len(values) < 1000 else _BINS))

@@ -1,0 +1,243 @@
+"""The screening: slices of one set of structures for every model, merged, ranked and looked through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ExitCode, WorkChain, append_, if_, while_
+
+from aiida_mlpotential.calculations.validation import content
+from aiida_mlpotential.data.results import ResultsData
+from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.queries.progress import PLAN_EXTRA
+from aiida_mlpotential.queries.slices import Origin, find_slices
+
+from .. import exit_codes
+from .collecting import Outcome, collect, outcome_of
+from .lane import ScreeningLaneWorkChain
+from .merging import merge_results, merge_structures, part_name
+from .ranking import rank_structures
+from .slices import DEFAULT_SIZE, Slice, deal, take_apart
+from .specification import define_inputs, define_outputs
+from .summary import summarize
+from .validation import optimizing_model
+
+#: So often a slice is given to a lane: a first time, and once more if anything of it is missing.
+MAX_ROUNDS = 2
+
+
+class ScreeningWorkChain(WorkChain):
+    """Evaluate a set of structures of any size with one or several models.
+
+    The set is taken apart into slices, each a job of its own that takes its part of the **same** node. Jobs that fail
+    do not cost the others: what is there is merged, ranked and returned, and the exit code says what is missing.
+    """
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        define_inputs(spec)
+        define_outputs(spec)
+        spec.outline(
+            cls.setup,
+            if_(cls.should_optimize)(
+                cls.prepare_optimization,
+                while_(cls.has_slices)(cls.run_lanes, cls.collect_lanes),
+                cls.merge_optimized,
+            ),
+            cls.prepare_evaluation,
+            while_(cls.has_slices)(cls.run_lanes, cls.collect_lanes),
+            cls.merge,
+            cls.rank,
+            if_(cls.should_select)(cls.select),
+            cls.finish,
+        )
+        exit_codes.declare_exit_codes(spec)
+        spec.exit_code(610, 'ERROR_SLICES_MISSING', 'Some slices are not complete, the others are merged: {detail}')
+        spec.exit_code(611, 'ERROR_NO_RESULTS', 'No slice has results: {detail}')
+
+    def setup(self) -> None:
+        """Take the set apart, and say how much there is to do."""
+        structures: StructureSetData = self.inputs.structures
+        size = self.inputs.slice_size.value if 'slice_size' in self.inputs else DEFAULT_SIZE
+        self.ctx.slices = [list(item) for item in take_apart(len(structures), size)]
+        self.ctx.structures = structures
+        self.ctx.missing = []
+        rounds = len(self.inputs.models) + bool(self.should_optimize())
+        self.ctx.plan = {'structures': rounds * len(structures), 'slices': rounds * len(self.ctx.slices)}
+        self.ctx.plan.update(reused_structures=0, reused_slices=0, reused_failed=0)
+        self.report(
+            f'{len(structures)} structures in {len(self.ctx.slices)} slices, models: {", ".join(sorted(self.inputs.models))}, '
+            f'{self.inputs.max_concurrent.value} jobs at once'
+        )
+
+    def should_optimize(self) -> bool:
+        """Return whether the structures are to be optimized first."""
+        return bool(self.inputs.get('optimization'))
+
+    def prepare_optimization(self) -> None:
+        """Plan the slices of the optimization."""
+        optimization = self.inputs.optimization
+        self._prepare('geometry_optimization', [optimizing_model(self.inputs)], optimization.get('parameters'))
+
+    def prepare_evaluation(self) -> None:
+        """Plan the slices of the single points, with each model."""
+        self._prepare('single_point', sorted(self.inputs.models), self.inputs.get('parameters'))
+
+    def _prepare(self, task: str, labels: list[str], parameters: orm.Dict | None) -> None:
+        """Plan the slices of a task; what the database has of them is not computed again."""
+        self.ctx.task, self.ctx.parameters, self.ctx.round, self.ctx.lanes = task, parameters, 0, []
+        self.ctx.outcomes, self.ctx.todo = {}, []
+        for label in labels:
+            known = self._known(label)
+            for start, stop in self.ctx.slices:
+                item = Slice(label, start, stop)
+                outcome = known.get((start, stop), Outcome())
+                if outcome.is_complete:
+                    self.ctx.outcomes[item.name] = dataclasses.asdict(outcome)
+                    self._count_reused(outcome)
+                else:
+                    self.ctx.todo.append(dataclasses.replace(item, parent=outcome.parent).to_dict())
+        self.node.base.extras.set(PLAN_EXTRA, dict(self.ctx.plan))
+
+    def _known(self, label: str) -> dict[tuple[int, int], Outcome]:
+        """Return what earlier jobs left of the slices of a model."""
+        if not self.inputs.reuse:
+            return {}
+        model, code = self.inputs.models[label], self._code(label)
+        origin = Origin(self.ctx.structures, model, content(self.ctx.parameters), self.ctx.task)
+        found = find_slices(origin, code.computer)
+        return {
+            (selection.start, selection.stop): dataclasses.replace(
+                outcome_of(orm.load_node(item.job)), parent=item.remote_folder, is_complete=item.is_finished
+            )
+            for selection, item in found.items()
+            if selection is not None
+        }
+
+    def _count_reused(self, outcome: Outcome) -> None:
+        results: ResultsData = orm.load_node(outcome.results)  # type: ignore[assignment]
+        self.ctx.plan['reused_structures'] += len(results)
+        self.ctx.plan['reused_slices'] += 1
+        self.ctx.plan['reused_failed'] += results.n_failed
+
+    def _code(self, label: str) -> orm.AbstractCode:
+        code: orm.AbstractCode = self.inputs.get('codes', {}).get(label) or self.inputs.code
+        return code
+
+    def has_slices(self) -> bool:
+        """Return whether there is a slice that has not been tried often enough."""
+        return bool(self.ctx.todo) and self.ctx.round < MAX_ROUNDS
+
+    def run_lanes(self) -> Any:
+        """Give the slices to as many lanes as jobs may run at once."""
+        self.ctx.round += 1
+        self.ctx.lanes = []
+        todo = [Slice(**item) for item in self.ctx.todo]
+        labels = sorted({item.model for item in todo})
+        shared: dict[str, Any] = {
+            'structures': self.ctx.structures,
+            'task': self.ctx.task,
+            'options': dict(self.inputs.options),
+            'allow_cpu': self.inputs.allow_cpu,
+            'models': {label: self.inputs.models[label] for label in labels},
+            'codes': {label: self._code(label) for label in labels},
+        }
+        for name, node in (('parameters', self.ctx.parameters), ('max_iterations', self.inputs.get('max_iterations'))):
+            if node is not None:
+                shared[name] = node
+        lanes = deal(todo, self.inputs.max_concurrent.value)
+        for number, lane in enumerate(lanes):
+            slices = orm.List([item.to_dict() for item in lane])
+            label = f'{self.ctx.task}_{self.ctx.round}_{number:03d}'
+            metadata = {'label': label, 'call_link_label': label}
+            self.to_context(
+                lanes=append_(self.submit(ScreeningLaneWorkChain, slices=slices, metadata=metadata, **shared))
+            )
+        self.report(f'{self.ctx.task}: {len(todo)} slices in {len(lanes)} lanes, round {self.ctx.round}')
+
+    def collect_lanes(self) -> None:
+        """Keep what the lanes left, and plan once more what is missing."""
+        outcomes = collect(self.ctx.lanes)
+        todo = []
+        for item in (Slice(**values) for values in self.ctx.todo):
+            outcome = outcomes.get(item.name, Outcome())
+            if outcome.results is not None:
+                self.ctx.outcomes[item.name] = dataclasses.asdict(outcome)
+            if not outcome.is_complete:
+                todo.append(dataclasses.replace(item, parent=outcome.parent or item.parent).to_dict())
+        self.ctx.todo = todo
+        if todo:
+            self.report(f'{len(todo)} slices are not complete: {", ".join(Slice(**item).name for item in todo[:5])}')
+
+    def _parts(self, label: str, what: str) -> dict[str, Any]:
+        """Return the results or structures that there are of a model, by the name of the part."""
+        parts = {}
+        for start, stop in self.ctx.slices:
+            pk = self.ctx.outcomes.get(Slice(label, start, stop).name, {}).get(what)
+            if pk is not None:
+                parts[part_name(start)] = orm.load_node(pk)
+        return parts
+
+    def merge_optimized(self) -> ExitCode | None:
+        """Make one set of the optimized structures, to go on with."""
+        self._note_missing()
+        parts = self._parts(optimizing_model(self.inputs), 'structures')
+        if not parts:
+            return self.exit_codes.ERROR_NO_RESULTS.format(detail='of the optimization')
+        self.ctx.structures = merge_structures(self.inputs.structures, orm.List(self.ctx.slices), **parts)
+        self.out('output_structures', self.ctx.structures)
+        return None
+
+    def _note_missing(self) -> None:
+        self.ctx.missing = [*self.ctx.missing, *(f'{self.ctx.task} {Slice(**item).name}' for item in self.ctx.todo)]
+
+    def merge(self) -> ExitCode | None:
+        """Make the results of each model those of the whole set."""
+        self._note_missing()
+        self.ctx.merged = {}
+        for label in sorted(self.inputs.models):
+            parts = self._parts(label, 'results')
+            if parts:
+                node = merge_results(self.ctx.structures, orm.List(self.ctx.slices), **parts)
+                self.ctx.merged[label] = node
+                self.out(f'results.{label}', node)
+        if not self.ctx.merged:
+            return self.exit_codes.ERROR_NO_RESULTS.format(detail=f'see `verdi process report {self.node.pk}`')
+        return None
+
+    def rank(self) -> None:
+        """Rank the structures of each formula, and flag the uncertain ones."""
+        max_qbc = self.inputs.max_qbc.value if 'max_qbc' in self.inputs else None
+        settings = orm.Dict({'max_qbc': max_qbc})
+        self.ctx.ranking = rank_structures(self.ctx.structures, settings, **self.ctx.merged)
+        self.out('ranking', self.ctx.ranking)
+
+    def should_select(self) -> bool:
+        """Return whether structures are to be chosen for reference calculations."""
+        return 'n_selected' in self.inputs
+
+    def select(self) -> None:
+        """Choose the most uncertain and diverse structures."""
+        from .diversity import select_structures
+
+        node = select_structures(self.ctx.structures, self.ctx.ranking, self.inputs.n_selected)
+        self.out('selected_structures', node)
+
+    def finish(self) -> ExitCode | None:
+        """Sum up, and say what is missing or failed."""
+        summary = summarize(self.ctx.merged, self.ctx.ranking, {**self.ctx.plan, 'missing_slices': self.ctx.missing})
+        self.out('summary', summary)
+        if self.ctx.missing:
+            return self.exit_codes.ERROR_SLICES_MISSING.format(detail=', '.join(self.ctx.missing[:5]))
+        failed = {label: node.n_failed for label, node in self.ctx.merged.items() if node.n_failed}
+        if not failed:
+            return None
+        detail = ', '.join(f'{number} of {len(self.ctx.structures)} with {label}' for label, number in failed.items())
+        all_failed = all(node.n_ok == 0 for node in self.ctx.merged.values())
+        name = 'ERROR_ALL_STRUCTURES_FAILED' if all_failed else 'ERROR_SOME_STRUCTURES_FAILED'
+        code: ExitCode = getattr(self.exit_codes, name)
+        return code.format(detail=detail)

@@ -1,0 +1,169 @@
+"""One worker at a time in a work directory; a dead one never blocks the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from aiida_mlpotential.worker import lock
+from aiida_mlpotential.worker.lock import Owner, WorkLock
+from aiida_mlpotential.worker.schema import LOCK_FILE
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Let a worker without a sign of life be dead after a second."""
+    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
+    for name, value in {'BEAT': 0.1, 'POLL': 0.05, 'STALE': 1.0}.items():
+        monkeypatch.setattr(lock, name, value)
+
+
+def _seconds(work_lock):
+    begin = time.monotonic()
+    assert work_lock.acquire()
+    return time.monotonic() - begin
+
+
+def _leave(directory, **changes):
+    """Leave the file of a worker that is gone."""
+    owner = dataclasses.replace(Owner.of_this_process(), token='other', **changes)  # noqa: S106 - no password
+    (directory / LOCK_FILE).write_bytes(owner.encode(3))
+
+
+def test_an_empty_directory_is_free_and_is_left_clean(tmp_path):
+    with WorkLock(tmp_path) as first:
+        assert _seconds(first) < 0.5
+        assert not first.has_waited
+        assert (tmp_path / LOCK_FILE).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_waits_until_the_first_has_ended(tmp_path, capsys):
+    first, second = WorkLock(tmp_path), WorkLock(tmp_path)
+    first.acquire()
+    threading.Timer(2.5, first.release).start()  # longer than STALE: the signs of life count
+    assert 2.0 < _seconds(second) < 6.0
+    assert second.has_waited
+    assert not first.is_lost
+    assert 'waiting' in capsys.readouterr().out
+    second.release()
+
+
+def test_one_that_is_to_stop_does_not_wait(tmp_path):
+    first, second = WorkLock(tmp_path), WorkLock(tmp_path, lambda: True)
+    first.acquire()
+    assert second.acquire() is False
+    second.release()
+    assert (tmp_path / LOCK_FILE).exists()
+    first.release()
+
+
+def test_a_process_that_was_killed_on_this_machine_blocks_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'STALE', 1000.0)
+    code = 'import sys, time, pathlib; from aiida_mlpotential.worker.lock import WorkLock\n'
+    code += 'WorkLock(pathlib.Path(sys.argv[1])).acquire(); print("in", flush=True); time.sleep(1000)'
+    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'in\n'
+    waiting = WorkLock(tmp_path, lambda: True)
+    assert not waiting.acquire()
+    process.send_signal(signal.SIGKILL)
+    while process.poll() is None:
+        time.sleep(0.01)
+    process.stdout.close()
+    with WorkLock(tmp_path) as second:
+        assert _seconds(second) < 1.0
+
+
+def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'STALE', 1000.0)
+    _leave(tmp_path, process=(os.getpid(), '1'))
+    with WorkLock(tmp_path) as second:
+        assert _seconds(second) < 1.0
+
+
+@pytest.mark.parametrize('machine', ['another machine', ''])
+def test_one_of_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path, machine):
+    _leave(tmp_path, machine=machine)
+    with WorkLock(tmp_path) as second:
+        assert 0.9 < _seconds(second) < 3.0
+
+
+def test_the_same_job_that_the_scheduler_started_again_waits_for_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'STALE', 1000.0)
+    _leave(tmp_path, machine='another machine', job='77', restarts=0)
+    monkeypatch.setenv('SLURM_JOB_ID', '77')
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    with WorkLock(tmp_path) as second:
+        assert _seconds(second) < 1.0
+
+
+def test_two_processes_of_one_job_wait_for_each_other(tmp_path, monkeypatch):
+    """As with several MPI processes by mistake: neither is a restart of the other."""
+    monkeypatch.setenv('SLURM_JOB_ID', '77')
+    first, second = WorkLock(tmp_path), WorkLock(tmp_path, lambda: True)
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+
+
+@pytest.mark.parametrize('content', [b'', b'{"token":', b'[]', b'\x00' * 512])
+def test_a_damaged_file_blocks_for_a_while_only(tmp_path, content):
+    (tmp_path / LOCK_FILE).write_bytes(content)
+    with WorkLock(tmp_path) as second:
+        assert _seconds(second) < 3.0
+
+
+def test_of_two_that_replace_a_dead_one_at_once_one_stays(tmp_path):
+    _leave(tmp_path, machine='another machine')
+    locks = [WorkLock(tmp_path) for _ in range(4)]
+    inside, most, guard = [], [], threading.Lock()
+
+    def work(work_lock):
+        assert work_lock.acquire()
+        with guard:
+            inside.append(1)
+            most.append(len(inside))
+        time.sleep(0.3)
+        with guard:
+            inside.pop()
+        work_lock.release()
+
+    threads = [threading.Thread(target=work, args=(work_lock,)) for work_lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_was_replaced_notices_and_leaves_the_file_to_the_other(tmp_path):
+    first = WorkLock(tmp_path)
+    first.acquire()
+    other = tmp_path / 'other'
+    other.write_bytes(dataclasses.replace(Owner.of_this_process(), token='other').encode(0))  # noqa: S106
+    other.replace(tmp_path / LOCK_FILE)
+    deadline = time.monotonic() + 5
+    while not first.is_lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.release()
+    assert Owner.decode((tmp_path / LOCK_FILE).read_bytes()).token == 'other'
+
+
+def test_a_directory_that_cannot_be_written_is_for_others_to_complain_about(tmp_path):
+    with WorkLock(tmp_path / 'missing') as work_lock:
+        assert work_lock.acquire()
+
+
+def test_signs_of_life_have_one_length(tmp_path):
+    owner = Owner.of_this_process()
+    assert len(owner.encode(0)) == len(owner.encode(10**9))
+    assert Owner.decode(owner.encode(5)) == owner
