@@ -154,9 +154,9 @@ def _calculate(code: InstalledCode, model: ModelData) -> tuple[ProcessNode, Stru
 def format_results(results: ResultsData, structures: StructureSetData) -> str:
     """Return the energies and their spread as a table, and the reaction energy with its own."""
     from aiida_mlpotential.data.formulas import formulas_of
-    from aiida_mlpotential.worker.units import HARTREE
+    from aiida_mlpotential.data.reactions import Difference
+    from aiida_mlpotential.worker.units import HARTREE, KCAL_PER_MOL
 
-    from .reaction import ReactionEnergy
     from .tables import format_table
 
     formulas, _ = formulas_of(structures.get_frames())
@@ -169,8 +169,8 @@ def format_results(results: ResultsData, structures: StructureSetData) -> str:
     ):
         rows.append([label, formula, f'{energy:.8f}', f'{std:.6f}', f'{std / size:.6f}', f'{std / size**0.5:.6f}'])
     headers = ['structure', 'formula', 'energy (Hartree)', 'std (mHartree)', 'per atom', 'per √atoms']
-    reaction = ReactionEnergy.from_members(members[:, 0], members[:, 1])
-    energy = click.style(f'{reaction.energy:+.2f} ± {reaction.std:.2f} kcal/mol', bold=True)
+    reaction = Difference.of((-1, 1), results.energies / KCAL_PER_MOL, members / KCAL_PER_MOL)
+    energy = click.style(f'{reaction.value:+.2f} ± {reaction.std:.2f} kcal/mol', bold=True)
     return '\n'.join(
         [
             '',

@@ -12,6 +12,9 @@ from aiida.cmdline.utils import echo
 from . import codes, params, reports, resume
 from .files import check_output, read_structures, write_output
 from .inputs import find_model, first_line, make_inputs, scheduler_options, submit_to_daemon
+from .launch_minima import OPTIONS as WORKFLOW_OPTIONS
+from .launch_minima import launch_minima
+from .launch_reaction import reaction
 from .launch_screening import screening
 from .parameter_options import Command, collect_parameters, parameter_options
 from .progress import Steps
@@ -45,6 +48,7 @@ def _options(task: LaunchTask) -> list[Callable[[Command], Command]]:
         click.option(
             '-f', '--format', 'file_format', help='Format, as ASE calls it. [default: by the name of the file]'
         ),
+        *(WORKFLOW_OPTIONS if task.workflow else ()),
         parameter_options(task.name),
         click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.'),
         click.option(
@@ -84,6 +88,8 @@ def _launch(
         check_output(output, file, arguments['overwrite'])
     if parent is not None:
         _refuse_with_continue(context)
+        if arguments.get('optimize'):
+            raise click.UsageError('--optimize begins with a FILE: leave out --continue.')
         calculation = resume.load_calculation(parent, task)
         inputs = resume.make_inputs(calculation, task, parameters, options)
         structures = resume.structures_of(calculation)
@@ -96,7 +102,9 @@ def _launch(
     else:
         raise click.UsageError('name a FILE of structures, or a calculation with --continue.')
     reports.warn_of_trust(inputs['model'])
-    if daemon:
+    if arguments.get('optimize'):
+        launch_minima(inputs, structures, arguments, task.format_results)
+    elif daemon:
         _submit(task, inputs)
     else:
         _run(task, inputs, structures, output)
@@ -146,4 +154,5 @@ def _run(task: LaunchTask, inputs: dict[str, Any], structures: StructureSetData,
 
 for _task in TASKS.values():
     _make_command(_task)
-launch.add_command(screening)
+for _command in (reaction, screening):
+    launch.add_command(_command)

@@ -11,7 +11,7 @@ from aiida_mlpotential.worker.parameters.common import ROWS
 
 from . import running
 from .files import write_output
-from .reports import count, notes_of
+from .reports import count, fail_unless_finished, notes_of
 
 if TYPE_CHECKING:
     from aiida_mlpotential.data.structures import StructureSetData
@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 #: Parameters that are those of both jobs; all others are of the thermochemistry alone.
 _SHARED = tuple(parameter.name for parameter in ROWS if parameter.name != 'properties')
 
-OPTIMIZE = click.option(
-    '--optimize',
-    is_flag=True,
-    help='Optimize the structures first, and leave saddle points along their imaginary modes.',
+#: Options of the command beside those of the calculation.
+OPTIONS = (
+    click.option(
+        '--optimize',
+        is_flag=True,
+        help='Optimize the structures first, and leave saddle points along their imaginary modes.',
+    ),
+    click.option(
+        '--protocol',
+        type=click.Choice(running.PROTOCOLS),
+        default='balanced',
+        show_default=True,
+        help='With --optimize: how tight the minima are. Other options win over it.',
+    ),
 )
 
 
@@ -59,7 +69,7 @@ def launch_minima(
     node = running.run_workflow(builder, f'Minima of {count(len(structures))} with {inputs["model"].name}')
     if 'results' in node.outputs:
         _show(node, structures, arguments['output'], format_results)
-    running.end(node)
+    fail_unless_finished(node)
 
 
 def _show(node: Any, structures: StructureSetData, output: Path | None, format_results: Any) -> None:

@@ -10,8 +10,9 @@ import click
 
 from . import codes, params, running
 from .files import read_structures, single_structure
+from .inputs import find_model, scheduler_options
 from .parameter_options import NUMBERS, collect_parameters
-from .reports import warn_of_trust
+from .reports import fail_unless_finished, warn_of_trust
 from .reports_reaction import format_reaction
 
 if TYPE_CHECKING:
@@ -71,15 +72,15 @@ class Named(click.ParamType):
 
 
 _SPECIES = {
-    'educts': ('-e', '--educt', 'What reacts: a file with one molecule, after a number and a colon if there are more.'),
-    'products': ('-p', '--product', 'What comes of it, in the same way.'),
+    'educts': ('--educt', 'What reacts: a file with one molecule, after a number and a colon if there are more.'),
+    'products': ('--product', 'What comes of it, in the same way.'),
 }
 
 
 def _species_options(command: Any) -> Any:
-    for name, (short, flag, text) in reversed(_SPECIES.items()):
+    for name, (flag, text) in reversed(_SPECIES.items()):
         option = click.option(
-            short, flag, name, type=SpeciesType(), multiple=True, required=True, help=f'{text} Repeat it for each.'
+            flag, name, type=SpeciesType(), multiple=True, required=True, help=f'{text} Repeat it for each.'
         )
         command = option(command)
     return command
@@ -113,8 +114,8 @@ def _species_options(command: Any) -> Any:
     help='Symmetry number of a species by its name; one for all or for none. [default: from the point groups]',
 )
 @running.DAEMON
-@running.scheduler_options
-@click.option('-o', '--plot', type=click.Path(path_type=Path), help='Also draw the reaction. [default: none]')
+@running.queue_options
+@click.option('--plot', type=click.Path(path_type=Path), help='Also draw the reaction. [default: none]')
 @params.with_profile
 def reaction(**arguments: Any) -> None:
     """Compute the Gibbs energy of a reaction with its spread.
@@ -122,7 +123,7 @@ def reaction(**arguments: Any) -> None:
     All species are optimized in one job; a second one computes frequencies and thermochemistry. Saddle points are left
     along their imaginary modes.
 
-    Example: launch reaction -e ch4.xyz -e 2:o2.xyz -p co2.xyz -p 2:h2o.xyz --spin-multiplicity o2=3
+    Example: --educt ch4.xyz --educt 2:o2.xyz --product co2.xyz --product 2:h2o.xyz --spin-multiplicity o2=3
     """
     if arguments['daemon'] and arguments['plot'] is not None:
         raise click.UsageError('--plot needs the results, for which --daemon does not wait.')
@@ -134,12 +135,14 @@ def reaction(**arguments: Any) -> None:
     node = running.run_workflow(builder, f'Reaction of {species} with {builder.model.name}')
     if 'reaction' in node.outputs:
         click.echo(format_reaction(node.outputs.reaction.get_dict()))
-        click.echo(f'\nAll numbers are in Dict<{node.outputs.reaction.pk}>; draw it: `aiida-mlpotential plot {node.pk}`.')
+        click.echo(
+            f'\nAll numbers are in Dict<{node.outputs.reaction.pk}>; draw it: `aiida-mlpotential plot {node.pk}`.'
+        )
         if arguments['plot'] is not None:
             from .plot import draw_node
 
             draw_node(node, arguments['plot'])
-    running.end(node)
+    fail_unless_finished(node)
 
 
 def _names(species: tuple[Species, ...]) -> str:
@@ -149,8 +152,6 @@ def _names(species: tuple[Species, ...]) -> str:
 def _make_builder(arguments: dict[str, Any]) -> Any:
     """Return the builder of the workflow."""
     from aiida_mlpotential.workflows.reaction import ReactionWorkChain
-
-    from .launch import find_model
 
     coefficients, structures = _collect(arguments)
     given = {name: arguments[name] for name in ('temperatures', 'gas_pressure')}
@@ -165,7 +166,7 @@ def _make_builder(arguments: dict[str, Any]) -> Any:
         coefficients,
         protocol=arguments['protocol'],
         overrides={'thermochemistry': {'calc': {'parameters': parameters}}},
-        options=running.collect_scheduler_options(arguments),
+        options=scheduler_options(arguments),
     )
     builder.metadata.label = _names((*arguments['educts'], *arguments['products']))
     for name in ('spin_multiplicities', 'symmetry_numbers'):

@@ -11,15 +11,10 @@ from aiida.cmdline.utils import echo
 from aiida_mlpotential.worker.parameters import parameters_of
 from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
 
-from . import codes, params, reports, reports_screening
+from . import codes, params, reports, reports_screening, running
 from .files import check_output, write_output
 from .inputs import find_model, first_line, label_models, read_set, scheduler_options, submit_to_daemon
-from .parameter_options import (
-    Command,
-    collect_parameters,
-    parameter_option,
-    parameter_options,
-)
+from .parameter_options import Command, collect_parameters, parameter_option, parameter_options
 from .progress import Steps
 
 if TYPE_CHECKING:
@@ -75,14 +70,12 @@ def _optimization_options(command: Command) -> Command:
 @_optimization_options
 @parameter_options('single_point')
 @click.option('--reuse/--no-reuse', default=True, help='Take what earlier jobs computed. [default: --reuse]')
-@click.option('-D', '--daemon', is_flag=True, help='Submit to the daemon instead of waiting for the results.')
+@running.DAEMON
 @click.option(
     '-o', '--output', type=click.Path(path_type=Path), help='Also write an extended XYZ file. [default: none]'
 )
 @click.option('--overwrite', is_flag=True, help='Replace the file of --output if there is one.')
-@click.option('-w', '--max-wallclock-seconds', type=_NUMBER, help='Time limit of each job for the scheduler.')
-@click.option('-q', '--queue', 'queue_name', help='Queue or partition of the scheduler.')
-@click.option('--account', help='Account that the scheduler charges.')
+@running.queue_options
 @params.with_profile
 def screening(files: tuple[Path, ...], set_pk: str | None, **arguments: Any) -> None:
     """Screen the structures of FILE... with one model or several: any number, in slices, several at once.

@@ -14,6 +14,7 @@ from aiida_mlpotential.worker.backends import BACKENDS
 from .models_export import export_command
 from .models_import import import_command
 from .models_show import show
+from .models_stage import stage, staged, unstage
 from .params import ProfileGroup, sentence, with_profile
 from .progress import Steps
 from .tables import format_table
@@ -27,7 +28,7 @@ MAX_ELEMENTS = 8
 
 @click.group('models', cls=ProfileGroup)
 def models() -> None:
-    """List, install, import, export and inspect models."""
+    """List, install, import, export, inspect and stage models."""
 
 
 @models.command('list')
@@ -126,5 +127,5 @@ def install_model(name: str, steps: Steps, directory: Path | None = None) -> Mod
     return node
 
 
-for command in (show, import_command, export_command):
+for command in (show, import_command, export_command, stage, unstage, staged):
     models.add_command(command)

@@ -30,8 +30,8 @@ def format_reaction(reaction: Mapping[str, Any]) -> str:
         separate = gibbs['std_if_independent'][0] / KCAL_PER_MOL
         lines += [
             '',
-            f'± is the sample standard deviation of {reaction["n_members"]} values, one for each member. The deviations',
-            f'of the species, combined as if they were independent, give {separate:.2f} kcal/mol.',
+            f'± is the sample standard deviation of {reaction["n_members"]} values, one for each member.',
+            f'The deviations of the species, combined as if independent, give {separate:.2f} kcal/mol.',
         ]
     return '\n'.join(lines)
 
@@ -54,7 +54,17 @@ def _species_table(reaction: Mapping[str, Any]) -> str:
                 '' if lowest is None else f'{lowest:.1f}',
             ]
         )
-    headers = ['', 'species', 'E (Hartree)', 'ZPE (kcal/mol)', 'G (Hartree)', 'group', 'σ', '2S+1', 'lowest (cm⁻¹)']
+    headers = [
+        '',
+        'species',
+        'E (Hartree)',
+        'ZPE (kcal/mol)',
+        'G (Hartree)',
+        'group',
+        'symmetry',
+        '2S+1',
+        'lowest (cm⁻¹)',
+    ]
     return format_table(rows, headers, right=(0, 2, 3, 4, 6, 7, 8))
 
 

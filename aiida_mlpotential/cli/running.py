@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from aiida.cmdline.utils import echo
 
+from .inputs import first_line, submit_to_daemon
 from .progress import Steps
-from .reports import fail_unless_finished, show_outcome
+from .reports import show_outcome
 
 if TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
@@ -35,23 +36,11 @@ _SCHEDULER = {
 }
 
 
-def scheduler_options(command: Any) -> Any:
-    """Give a command the options of the scheduler; see :func:`collect_scheduler_options`."""
+def queue_options(command: Any) -> Any:
+    """Give a command the options of the scheduler, which ``inputs.scheduler_options`` collects."""
     for option in reversed(_SCHEDULER.values()):
         command = option(command)
     return command
-
-
-def collect_scheduler_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what was given of the options of the scheduler, as ``metadata.options`` of a calculation."""
-    return {name: arguments[name] for name in _SCHEDULER if arguments.get(name) is not None}
-
-
-def refused(exception: Exception) -> click.ClickException:
-    """Return the error of a command for inputs that a workflow refuses."""
-    from .launch import first_line
-
-    return click.ClickException(first_line(exception))
 
 
 def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
@@ -63,7 +52,7 @@ def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
         try:
             _, node = run_get_node(builder)
         except ValueError as exception:
-            raise refused(exception) from exception
+            raise click.ClickException(first_line(exception)) from exception
         show_outcome(step, node)
     finished: ProcessNode = node
     return finished
@@ -71,19 +60,6 @@ def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
 
 def submit_workflow(builder: ProcessBuilder) -> None:
     """Submit a workflow to the daemon, and say how to follow it."""
-    from aiida.common.exceptions import InvalidOperation
-    from aiida.engine import submit
-
-    try:
-        node: Any = submit(builder)
-    except ValueError as exception:
-        raise refused(exception) from exception
-    except (InvalidOperation, ConnectionError) as exception:
-        raise click.ClickException(f'{str(exception).splitlines()[0]} Or leave out --daemon.') from exception
+    node = submit_to_daemon(builder, None)
     echo.echo_success(f'submitted {node.process_label}<{node.pk}> to the daemon.')
     echo.echo(f'Follow it with `aiida-mlpotential watch {node.pk}` or `verdi process report {node.pk}`.')
-
-
-def end(node: ProcessNode) -> None:
-    """End the command with an error unless a workflow succeeded."""
-    fail_unless_finished(node)

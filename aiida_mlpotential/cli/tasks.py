@@ -27,6 +27,7 @@ class LaunchTask:
     :ivar help: the help of the command
     :ivar report: module and function that turn results, their structures and the calculation into text
     :ivar output: module and function that return the structures for ``--output``, of the same arguments
+    :ivar workflow: whether the command can run the workflow of the same name, with ``--optimize``
     """
 
     name: str
@@ -35,6 +36,7 @@ class LaunchTask:
     help: str
     report: tuple[str, str]
     output: tuple[str, str]
+    workflow: bool = False
 
     @property
     def command(self) -> str:
@@ -112,6 +114,7 @@ TASKS: dict[str, LaunchTask] = {
             'Entropy, enthalpy and Gibbs energy of the molecules of FILE, which should be optimized, as ideal gases.',
             report=('reports_thermochemistry', 'format_results'),
             output=_AS_GIVEN,
+            workflow=True,
         ),
     )
 }

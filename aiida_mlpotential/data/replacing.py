@@ -41,9 +41,7 @@ def replace_results(
                 arrays[name][rows_of(index, results.offsets)[shape]] = new[rows_of(position, newer.offsets)[shape]]
     status, attributes = arrays.pop('status'), results.base.attributes.all
     node = results.with_thermochemistry(arrays, status, {key: attributes[key] for key in ('temperatures', 'settings')})
-    files = {
-        name: NpyFile.inspect(node.base.repository, f'{name}.npy', name) for name in names if name in QUANTITIES
-    }
+    files = {name: NpyFile.inspect(node.base.repository, f'{name}.npy', name) for name in names if name in QUANTITIES}
     messages = {index: text for index, text in results.messages.items() if index not in indices}
     messages.update((indices[position], text) for position, text in newer.messages.items())
     node.base.attributes.set_many(

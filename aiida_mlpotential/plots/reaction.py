@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Quantities that have a level of their own, with their colours.
 LEVELS = {'energy': COLOURS[0], 'enthalpy': COLOURS[1], 'gibbs_energy': COLOURS[2]}
 _UNIT = 'kcal/mol'
+#: As the numbers of the axis have it.
+MINUS = '\N{MINUS SIGN}'
 #: Width of a level and of what is between two of them.
 _WIDTH, _GAP = 0.8, 0.45
 
@@ -73,7 +75,7 @@ def _draw_levels(axes: Axes, reaction: Mapping[str, Any], column: int) -> None:
         axes.plot([left - _GAP, left], [0, value], color=colour, linewidth=0.8, linestyle='--')
         if number > 1:  # the line of the educts goes on below or above the levels before
             axes.plot([_WIDTH, left - _GAP], [0, 0], color=GREY, linewidth=0.8)
-        text, top = f'{value:+.2f}'.replace('-', '−'), value
+        text, top = f'{value:+.2f}'.replace('-', MINUS), value
         if spreads is not None:
             spread = float(spreads[column])
             axes.errorbar(left + _WIDTH / 2, value, yerr=spread, color=colour, capsize=4, linewidth=1.3)
@@ -96,9 +98,7 @@ def _draw_levels(axes: Axes, reaction: Mapping[str, Any], column: int) -> None:
     axes.set_title(f'{reaction["temperatures"][column]:g} K, {reaction["gas_pressure"] / 1e5:g} bar', fontsize='small')
 
 
-def _draw_temperatures(
-    axes: Axes, reaction: Mapping[str, Any], temperatures: list[float], column: int
-) -> None:
+def _draw_temperatures(axes: Axes, reaction: Mapping[str, Any], temperatures: list[float], column: int) -> None:
     """Draw enthalpy and Gibbs energy over temperature, with the spread as a band."""
     order = np.argsort(temperatures)
     kelvins = np.array(temperatures)[order]

@@ -110,6 +110,7 @@ EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(340, 'ERROR_DEVICE_MISSING', 'The requested device is not there: {detail}'),
     ExitCode(341, 'ERROR_OUT_OF_MEMORY', 'The worker ran out of memory: {detail}'),
     ExitCode(342, 'ERROR_DISK_FULL', 'The disk of the work directory is full: {detail}'),
+    ExitCode(343, 'ERROR_DEVICE_FAILED', 'The device broke down while it was computing: {detail}'),
     ExitCode(400, 'ERROR_SOME_STRUCTURES_FAILED', 'Some structures failed, the others are stored: {detail}'),
     ExitCode(401, 'ERROR_ALL_STRUCTURES_FAILED', 'All structures failed: {detail}'),
     ExitCode(402, 'ERROR_INCOMPLETE', 'The job ended early; continue it with `parent_folder`: {detail}'),

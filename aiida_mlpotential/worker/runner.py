@@ -22,6 +22,7 @@ from .backends.base import Backend, Settings
 from .backends.options import validate_options
 from .checkpoint import CheckpointFile
 from .checks import Rules, check_frames, explain
+from .devices import describe, is_device_failure
 from .errors import FrameStatus, OutOfMemory, WorkerError
 from .frames import Frames, FramesError, sha256_of
 from .lock import WorkLock
@@ -193,6 +194,8 @@ class Runner:
             error: dict[str, Any] = exception.to_dict()
         elif isinstance(exception, (MemoryError, OutOfMemory)) or "can't allocate memory" in str(exception):
             error = {'label': 'ERROR_OUT_OF_MEMORY', 'message': str(exception).split('\n')[0] or 'while loading'}
+        elif is_device_failure(exception):
+            error = {'label': 'ERROR_DEVICE_FAILED', 'message': describe(exception)}
         else:
             error = {'label': 'ERROR_WORKER_EXCEPTION', 'message': f'{type(exception).__name__}: {exception}'}
         error['traceback'] = ''.join(traceback.format_exception(exception))[-8000:]

@@ -10,16 +10,25 @@ from aiida.engine import ExitCode, ProcessSpec, if_, while_
 
 from aiida_mlpotential.worker.parameters import with_defaults
 
-from .exit_codes import declare_exit_codes
+from .exit_codes import cause_of, declare_exit_codes
 from .handlers import Handlers
 from .protocol import TaskProtocolMixin
 from .staging import StagingMixin, declare_staging
+
+#: Ends that AiiDA's restart workflow knows, whose messages name no cause.
+_OF_RESTARTS = (
+    'ERROR_SUB_PROCESS_EXCEPTED',
+    'ERROR_SUB_PROCESS_KILLED',
+    'ERROR_MAXIMUM_ITERATIONS_EXCEEDED',
+    'ERROR_UNHANDLED_FAILURE',
+)
 
 
 class MlpotentialBaseWorkChain(TaskProtocolMixin, StagingMixin, Handlers):
     """Run a calculation to its end: a subclass names which.
 
-    Whatever a run left is taken up by the next one, and the outputs of the last run are attached however it ended.
+    Whatever a run left is taken up by the next one. The outputs of the last run that has results are attached however
+    that ended.
     """
 
     @classmethod
@@ -64,13 +73,28 @@ class MlpotentialBaseWorkChain(TaskProtocolMixin, StagingMixin, Handlers):
     def change_parameters(self, **values: Any) -> None:
         """Change parameters of the next run."""
         node: orm.Dict | None = self.ctx.inputs.get('parameters')
-        self.ctx.inputs.parameters = orm.Dict({**({} if node is None else node.get_dict()), **values})
+        changed = orm.Dict({**({} if node is None else node.get_dict()), **values})
+        self.ctx.inputs.parameters = changed.store()  # the context is written to disk between two steps
 
     def inspect_process(self) -> ExitCode | None:
-        """Let the handlers judge the last run; if the workflow ends with it, its outputs are kept."""
+        """Let the handlers judge the last run; if the workflow ends with it, the cause is told and outputs are kept."""
         exit_code = super().inspect_process()
-        if exit_code is not None and exit_code.status:
-            node = self.ctx.children[self.ctx.iteration - 1]
-            if 'output_parameters' in node.outputs or 'results' in node.outputs:
-                self.results()
-        return exit_code
+        verdict: ExitCode | None = self.ctx.pop('verdict', None)
+        if exit_code is None or not exit_code.status:
+            return exit_code
+        self.attach_last()
+        if exit_code.status not in {getattr(self.exit_codes, label).status for label in _OF_RESTARTS}:
+            return exit_code
+        if verdict is not None:  # a handler gave up in the last run that was allowed
+            return verdict
+        cause = cause_of(self.ctx.children[self.ctx.iteration - 1])
+        return ExitCode(exit_code.status, f'{exit_code.message} Last: {cause}', exit_code.invalidates_cache)
+
+    def attach_last(self) -> None:
+        """Attach the outputs of the last run that has results, or of the last one that has anything."""
+        assert self._process_class is not None  # noqa: S101 - for the type checker
+        for name in ('results', 'output_parameters', 'remote_folder'):
+            for node in reversed(self.ctx.children):
+                if name in node.outputs:
+                    self.out_many(self.exposed_outputs(node, self._process_class))
+                    return

@@ -102,18 +102,21 @@ class TaskProtocolMixin(ProtocolMixin):
         return builder
 
 
-def fill(namespace: ProcessBuilderNamespace, inputs: Mapping[str, Any]) -> None:
+def fill(builder: ProcessBuilder, inputs: Mapping[str, Any]) -> None:
     """Set the inputs of a builder, however deep; plain values become nodes where the port wants one.
 
     :raises ValueError: if there is no such input
     """
-    ports = namespace._port_namespace
+    _fill(builder, inputs, builder.process_class.spec().inputs)
+
+
+def _fill(namespace: ProcessBuilderNamespace, inputs: Mapping[str, Any], ports: PortNamespace) -> None:
     for name, value in inputs.items():
         if name not in ports and not ports.dynamic:
             raise ValueError(f'there is no input {name!r}: choose one of {", ".join(ports)}')
         port = ports.get(name)
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
-            fill(getattr(namespace, name), value)
+            _fill(getattr(namespace, name), value, port)
         else:
             is_plain = port is not None and not port.non_db and not isinstance(value, orm.Node)
             setattr(namespace, name, orm.to_aiida_type(value) if is_plain else value)

@@ -20,6 +20,7 @@ from aiida_mlpotential.data.structures import (
     collect_structures,
     frames_of_structures,
 )
+from aiida_mlpotential.worker.parameters import validate_parameters
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
 from .protocol import ProtocolMixin, fill
@@ -180,6 +181,9 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
             return f'{str(exception).rstrip(".")}.'
         stages = {key: value for key, value in inputs.items() if key in ('optimization', 'thermochemistry')}
         if parameters:
+            message = validate_parameters(parameters, 'thermochemistry')
+            if message:
+                return f'thermochemistry: {message}'
             stage = stages['thermochemistry']
             calc = {**stage.get('calc', {}), 'parameters': orm.Dict(parameters)}  # type: ignore[no-untyped-call]
             stages['thermochemistry'] = {**stage, 'calc': calc}

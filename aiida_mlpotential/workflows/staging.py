@@ -62,7 +62,9 @@ class StagingMixin(Base):
         ctx: AttributeDict
 
         def _give_up(self, node: orm.CalcJobNode, why: str) -> ProcessHandlerReport: ...
-        def _go_on(self, node: orm.CalcJobNode, why: str) -> ProcessHandlerReport: ...
+        def _go_on(
+            self, node: orm.CalcJobNode, why: str, changes: dict[str, Any] | None = None
+        ) -> ProcessHandlerReport: ...
 
     def needs_staging(self) -> bool:
         """Return whether the model is to be copied to the computer before the next run."""

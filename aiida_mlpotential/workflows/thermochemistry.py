@@ -209,16 +209,14 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         self.ctx.single = 'structure' in self.inputs
         self.ctx.current = self.inputs.structure if self.ctx.single else self.inputs.structures
         self.ctx.structures, self.ctx.results = self.ctx.current, None
-        self.ctx.frames_labels = None
         self.ctx.part = list(range(1 if self.ctx.single else len(self.inputs.structures)))
         self.ctx.round, self.ctx.displaced, self.ctx.unoptimized = 0, {}, {}
-        self.ctx.failure = None
 
     def should_go_on(self) -> bool:
         """Return whether there is something to optimize: everything at first, then the saddle points that are left."""
         if self.ctx.round == 0:
             return True
-        saddles = [] if self.ctx.failure else saddle_points(self.ctx.results)
+        saddles = saddle_points(self.ctx.results)
         if not saddles or self.ctx.round > self.inputs.max_displacements.value:
             return False
         amplitude = orm.Float(self.ctx.round * self.inputs.displacement.value)
@@ -257,9 +255,13 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         """Take the optimized structures; without any the workflow ends."""
         child: ProcessNode = self.ctx.child
         name = 'output_structure' if self.ctx.single else 'output_structures'
-        statuses = child.outputs.results.status if 'results' in child.outputs else np.zeros(0)
-        found = {str(index): FrameStatus(int(status)).name for index, status in zip(self.ctx.part, statuses)
-                 if status != FrameStatus.OK}  # fmt: skip
+        pending = np.full(len(self.ctx.part), FrameStatus.PENDING)
+        statuses = child.outputs.results.status if 'results' in child.outputs else pending
+        found = {
+            str(index): FrameStatus(int(status)).name
+            for index, status in zip(self.ctx.part, statuses, strict=True)
+            if status != FrameStatus.OK
+        }
         for index in self.ctx.part:
             self.ctx.unoptimized.pop(str(index), None)
         self.ctx.unoptimized.update(found)

@@ -12,6 +12,7 @@ from aiida import orm
 
 from aiida_mlpotential.cli import demo, demo_gibbs
 from aiida_mlpotential.cli.progress import Steps
+from aiida_mlpotential.data.reactions import SYMBOLS
 from aiida_mlpotential.library import get_model
 from aiida_mlpotential.worker.units import HARTREE, KCAL_PER_MOL
 
@@ -80,14 +81,14 @@ def test_against_ase(code: orm.InstalledCode, shared_data: Path, tmp_path: Path,
     assert thermochemistry.inputs.model.pk == optimization.inputs.model.pk
 
     educt, product = (_ase_thermochemistry(reference, name, tmp_path) for name in (demo.EDUCT, demo.PRODUCT))
-    ours = {item.name: item for item in demo_gibbs.reaction(results)}
+    ours = {SYMBOLS[name]: item for name, item in demo_gibbs.reaction(results).items()}
     for name, energy in educt.items():
-        assert ours[name].value == pytest.approx((product[name] - energy) / KCAL, abs=0.02), name
+        assert ours[name].value[0] / KCAL == pytest.approx((product[name] - energy) / KCAL, abs=0.02), name
 
     members = results.get_array('member_gibbs_energies')[:, :, 0]
-    assert ours['ΔG'].std == pytest.approx((members[1] - members[0]).std(ddof=1) / KCAL)
+    assert ours['ΔG'].std[0] == pytest.approx((members[1] - members[0]).std(ddof=1))
     printed = capsys.readouterr().out
-    assert float(_row(printed, 'ΔG')[1]) == pytest.approx(ours['ΔG'].value, abs=0.005)
+    assert float(_row(printed, 'ΔG')[1]) == pytest.approx(ours['ΔG'].value[0] / KCAL, abs=0.005)
     assert 'Reaction Gibbs energy: +6.00 ± ' in click.unstyle(printed)
 
 
@@ -116,16 +117,21 @@ def results(make_results) -> Any:
     )
 
 
+def _numbers(results) -> dict[str, tuple[float, float]]:
+    """Return values and spreads, kcal/mol."""
+    found = demo_gibbs.reaction(results)
+    return {SYMBOLS[name]: (item.value[0] / KCAL, item.std[0] / KCAL) for name, item in found.items()}
+
+
 def test_reaction(results) -> None:
     """Differences of the means, and the spread of the differences of the members."""
-    found = {item.name: (item.value, item.std) for item in demo_gibbs.reaction(results)}
+    found = _numbers(results)
     assert found['ΔE'] == pytest.approx((5.0, np.sqrt(2)))
     assert found['ΔZPE'] == pytest.approx((1.0, 0.0))
     assert found['ΔH'] == pytest.approx((6.0, np.sqrt(2)))
-    assert found['-TΔS'] == pytest.approx((-2.0, 0.0))  # G - H is -1 kcal/mol more for both members
+    assert found['-TΔS'] == pytest.approx((-2.0, 0.0), abs=1e-9)  # G - H is -1 kcal/mol more for both members
     assert found['ΔG'] == pytest.approx((4.0, np.sqrt(2)))  # 3 and 5 kcal/mol
-    assert found['ΔG, quasi-RRHO'][0] == pytest.approx(3.0)
-    assert found['ΔG, quasi-RRHO'][1] is None
+    assert found['ΔG, quasi-RRHO'] == pytest.approx((3.0, np.sqrt(2)))  # their energies, with equal modes
 
 
 def test_members_have_their_own_zero_point(results) -> None:
@@ -134,12 +140,10 @@ def test_members_have_their_own_zero_point(results) -> None:
     frequencies[1, 11] = 2100.0
     results.set_array('member_frequencies', frequencies)
     half = 0.5 * 1.23984198e-4  # eV for a wavenumber
-    std = {item.name: item.std for item in demo_gibbs.reaction(results)}['ΔZPE']
-    assert std == pytest.approx(100 * half / KCAL / np.sqrt(2), rel=1e-4)
+    assert _numbers(results)['ΔZPE'][1] == pytest.approx(100 * half / KCAL / np.sqrt(2), rel=1e-4)
     frequencies[1, 11] = -300.0
     results.set_array('member_frequencies', frequencies)
-    std = {item.name: item.std for item in demo_gibbs.reaction(results)}['ΔZPE']
-    assert std == pytest.approx(0.0, abs=1e-9)
+    assert _numbers(results)['ΔZPE'][1] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_table(results, make_results) -> None:
@@ -158,7 +162,7 @@ def test_table(results, make_results) -> None:
     assert 'minimum after 79 steps, lowest mode 1000.0 cm⁻¹' in text
     assert _row(text, 'ΔE')[1:] == ['+5.00', '±', '1.41']
     assert _row(text, '-TΔS')[1:] == ['-2.00', '±', '0.00']
-    assert _row(text, 'ΔG,')[2:] == ['+3.00']
+    assert _row(text, 'ΔG,')[2:] == ['+3.00', '±', '1.41']
     assert 'Reaction Gibbs energy: +4.00 ± 1.41 kcal/mol' in text
     combined = np.hypot(1 / np.sqrt(2), 3 / np.sqrt(2))
     assert f'as if independent, give {combined:.2f} kcal/mol' in text

@@ -97,6 +97,7 @@ def nothing_lost(undisturbed: dict[str, Any], site: Site, request: pytest.Fixtur
     outcome = Outcome(undisturbed, site.gate)
     yield outcome
     site.gate.open()
+    site.reconnect()
     if mark is None or getattr(request.node, 'failed', False):
         return
     assert outcome.checked, 'the test compared nothing'

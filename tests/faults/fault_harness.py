@@ -35,6 +35,7 @@ MODEL = 'emt'
 
 #: Quick polling, and errors of transport that are tried again after 1 and 2 seconds and then pause the process.
 _OPTIONS = {
+    'daemon.timeout': 20,
     'runner.poll.interval': 1,
     'transport.task_retry_initial_interval': 1,
     'transport.task_maximum_attempts': 3,
@@ -210,8 +211,19 @@ class Site:
     def start_daemon(self) -> None:
         """Start the daemon anew; its broker is another one."""
         self.client.start_daemon(number_workers=2)
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Let this process look for the broker again, as every new command does."""
         get_manager().reset_broker()
         get_manager().reset_runner()
+
+    def kill_broker(self) -> None:
+        """Kill the broker, and wait until the daemon has started another."""
+        killed = self.broker()
+        killed.kill()
+        killed.wait(10)
+        wait_for(lambda: [item for item in self._daemon() if 'broker' in item.cmdline()], 'there is another broker')
 
     def arm(self, name: str, content: str = '') -> None:
         """Let a plugin of ``injected/aiida_faults.py`` fail the next time."""

@@ -50,9 +50,7 @@ def test_kill_of_the_daemon_workers(site, nothing_lost):
 )
 def test_kill_of_the_broker(site, nothing_lost):
     screening = site.screen_half()
-    broker = site.broker()
-    broker.kill()
-    broker.wait(10)
+    site.kill_broker()
     _finish(site, screening, nothing_lost)
     assert len(site.jobs(screening)) == 4
 

@@ -53,7 +53,7 @@ def test_the_whole_set_has_no_selection(run, origin, copper):
 
 
 def test_only_what_would_be_equal_counts(run, origin, copper, other_model, monkeypatch):
-    """Nodes of equal content, or parameters that change nothing or are the defaults, make no difference; all else does."""
+    """Nodes of equal content, and parameters that change nothing or are the defaults, are equal; all else is not."""
     node = run(structures=copper, selection=FIRST, parameters={'batch_atoms': 10, 'properties': ['forces', 'energy']})
     other_set = StructureSetData.from_frames(copper.get_frames().select([1, 0, 2, 3, 4, 5])).store()
     same = dataclasses.replace(origin, parameters={'num_threads': 1})

@@ -25,7 +25,7 @@ def model(aiida_profile_clean):
 
 
 @pytest.fixture
-def builder(python_code, model):
+def builder(model, python_code):
     structures = StructureSetData.from_ase([Atoms('OH2', [[0, 0, 0], [0, 0.76, 0.6], [0, -0.76, 0.6]])]).store()
     chain = WorkflowFactory('mlpotential.single_point.base')
     builder = chain.get_builder_from_protocol(python_code, model, structures)
@@ -37,7 +37,7 @@ def _called(node):
     return [child.process_label for child in sorted(node.called, key=lambda child: child.pk)]
 
 
-def test_the_copy_is_made_once_and_a_bad_one_is_replaced(builder, model, localhost):
+def test_the_copy_is_made_once_and_a_bad_one_is_replaced(model, builder, localhost):
     _, first = run_get_node(builder)
     assert first.is_finished_ok, first.exit_message
     assert _called(first) == ['StageModelCalculation', 'SinglePointCalculation']

@@ -33,8 +33,9 @@ _COUNTERS: dict[str, float] = {
     'last_enthalpy': np.nan,  # eV, in the last evaluation
     'way': 0.0,  # angstrom, the longest one of an atom in the last step
 }
-#: Prefix of the stepper's arrays in a checkpoint.
+#: Prefix of the stepper's arrays in a checkpoint, and the array with the name of the optimizer whose they are.
 _STEPPER = 'stepper_'
+_OPTIMIZER = 'optimizer'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,12 +253,13 @@ class Pool:
             'logs': self._here.logs,
             'before_positions': self._before.positions,
             'before_cells': self._before.cells,
+            _OPTIMIZER: np.array(self._settings.optimizer),
             **self.counters,
             **{f'{_STEPPER}{name}': array for name, array in self._stepper.state.items()},
         }
 
     def restore(self, arrays: State, start: Frames) -> None:
-        """Take over the frames of an earlier run.
+        """Take over the frames of an earlier run; of one with another optimizer the geometries and the counters alone.
 
         :param arrays: what :meth:`arrays` returned
         :param start: all frames as the job got them
@@ -269,5 +271,8 @@ class Pool:
         self._here = Coordinates(now, self._settings.rules, self.start.cells, arrays['logs'])
         self.counters = {name: arrays[name] for name in _COUNTERS}
         self._restrict()
+        if str(arrays[_OPTIMIZER]) != self._settings.optimizer:
+            self._stepper.join(now, self._here.rows)
+            return
         state = {name: arrays[f'{_STEPPER}{name}'] for name in self._stepper.state}
         self._stepper.restore(state, now, self._here.rows, self._constraints.free)

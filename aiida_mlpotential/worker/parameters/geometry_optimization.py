@@ -46,11 +46,12 @@ def _row(name: str, default: Any, allowed: str, help: str, check: Check) -> Para
 
 
 ROWS: tuple[Parameter, ...] = (
-    _row(
+    Parameter(
         'optimizer',
         'LBFGS',
         'LBFGS, FIRE, or for a single structure the name of another optimizer of ASE',
-        'How to go downhill. LBFGS needs the fewest steps; FIRE is slower and forgives more.',
+        'How to go downhill. LBFGS needs the fewest steps; FIRE is slower and forgives more. What is a minimum does '
+        'not depend on it: a restart may change it, and goes on from the last geometries.',
         _is_optimizer,
     ),
     Parameter(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import Backend, Evaluation
+from ..devices import check_device
 from ..errors import FrameError, FrameStatus, OutOfMemory, WorkerError
 from ..frames import BoolArray, Frames, IntArray
 from ..quantities import QUANTITIES
@@ -80,10 +81,12 @@ class Evaluator:
             message = f'{frames.n_atoms} atoms do not fit in memory: {exception}'
             return FrameError(FrameStatus.OUT_OF_MEMORY, message)
         except FrameError as exception:
+            check_device(exception)
             return exception
         except WorkerError:
             raise
         except Exception as exception:  # whatever a calculator raises is the failure of this frame, not of the job
+            check_device(exception)
             return FrameError(FrameStatus.BACKEND_FAILED, f'{type(exception).__name__}: {exception}')
 
     def _note_memory(self, frames: Frames) -> None:

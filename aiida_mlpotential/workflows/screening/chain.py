@@ -69,10 +69,9 @@ class ScreeningWorkChain(WorkChain):
         rounds = len(self.inputs.models) + bool(self.should_optimize())
         self.ctx.plan = {'structures': rounds * len(structures), 'slices': rounds * len(self.ctx.slices)}
         self.ctx.plan.update(reused_structures=0, reused_slices=0, reused_failed=0)
-        self.report(
-            f'{len(structures)} structures in {len(self.ctx.slices)} slices, models: {", ".join(sorted(self.inputs.models))}, '
-            f'{self.inputs.max_concurrent.value} jobs at once'
-        )
+        models, lanes = ', '.join(sorted(self.inputs.models)), self.inputs.max_concurrent.value
+        slices = len(self.ctx.slices)
+        self.report(f'{len(structures)} structures in {slices} slices with {models}, {lanes} jobs at once')
 
     def should_optimize(self) -> bool:
         """Return whether the structures are to be optimized first."""

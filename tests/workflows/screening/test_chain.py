@@ -45,3 +45,93 @@ def test_slices_together_are_what_one_job_gives(screen, python_code, emt_model):
     assert sorted(job.inputs.selection['start'] for job in jobs) == [0, 3, 6]
     assert {job.inputs.structures.pk for job in jobs} == {structures.pk}
     assert results.to_dataframe()['label'].tolist() == [f's{index}' for index in range(10)]
+
+
+def jobs_of(node):
+    return [item for item in node.called_descendants if isinstance(item, orm.CalcJobNode)]
+
+
+def test_a_bad_structure_costs_no_other(screen):
+    structures = make_structures(bad=(4,))
+    outputs, node = screen(structures=structures)
+    assert node.exit_status == 700
+    assert '1 of 10 with emt' in node.exit_message
+    results = outputs['results']['emt']
+    assert (results.n_ok, results.n_failed, results.n_pending) == (9, 1, 0)
+    assert list(results.messages) == [4]
+    assert outputs['ranking'].get_array('order')[-1] == 4
+    # Such a slice is as good as it gets: it is not run again.
+    assert len(jobs_of(node)) == 3
+
+
+def test_what_is_done_is_not_computed_again(screen):
+    structures = make_structures()
+    first, node = screen(structures=structures)
+    again, second = screen(structures=structures)
+    assert second.is_finished_ok
+    assert jobs_of(second) == []
+    assert again['results']['emt'].energies.tobytes() == first['results']['emt'].energies.tobytes()
+    assert again['summary']['slices']['reused_slices'] == 3
+    _, third = screen(structures=structures, reuse=False)
+    assert len(jobs_of(third)) == 3
+    _, fourth = screen(structures=structures, parameters={'properties': ['energy']})
+    assert len(jobs_of(fourth)) == 3
+
+
+def test_structures_are_optimized_first(screen):
+    structures = make_structures(6)
+    outputs, node = screen(structures=structures, optimization={'parameters': {'force_tolerance': 1e-3}})
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['emt'].base.attributes.get('force_max') < 1.1e-3
+    optimized = outputs['output_structures']
+    assert optimized.labels == structures.labels
+    assert outputs['results']['emt'].get_structures_node().pk == optimized.pk
+    assert {job.process_label for job in jobs_of(node)} == {'GeometryOptimizationCalculation', 'SinglePointCalculation'}
+    again, second = screen(structures=structures, optimization={'parameters': {'force_tolerance': 1e-3}})
+    assert second.is_finished_ok
+    assert again['summary']['slices']['reused_slices'] >= 2
+
+
+def test_several_models_and_the_most_uncertain_structures(python_code, run_screening_models):
+    structures, models = run_screening_models
+    outputs, node = run_get_node(
+        ScreeningWorkChain,
+        structures=structures,
+        models=models,
+        code=python_code,
+        slice_size=5,
+        max_concurrent=1,
+        max_qbc=0.01,
+        n_selected=3,
+    )
+    assert node.is_finished_ok, node.exit_message
+    assert set(outputs['results']) == {'first', 'second'}
+    ranking = outputs['ranking']
+    assert ranking.base.attributes.get('models') == ['first', 'second']
+    assert ranking.get_array('qbc').shape == (2, len(structures))
+    assert len(outputs['selected_structures']) == 3
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'models': {}}, 'give at least one'),
+        ({'code': None}, 'there is no code for the model'),
+        ({'slice_size': 0}, 'slice_size is 0'),
+        ({'parameters': {'propertys': ['energy']}}, "did you mean 'properties'"),
+        ({'n_selected': 3}, 'no model is an ensemble'),
+        ({'max_qbc': 0.1}, 'no model is an ensemble'),
+        ({'optimization': {'parameters': {}, 'model': 'other'}}, "there is no model 'other'"),
+        (
+            {'optimization': {'parameters': {'constraints': [{'kind': 'atoms', 'atoms': [0], 'structures': [1]}]}}},
+            'other numbers in a slice',
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_submission(screen, changes, text):
+    values = {'structures': make_structures(4), **changes}
+    with pytest.raises(ValueError, match=text):
+        screen(
+            **{name: value for name, value in values.items() if value is not None}
+            | ({'code': None} if 'code' in changes else {})
+        )

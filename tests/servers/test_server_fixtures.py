@@ -1,0 +1,101 @@
+"""The fixtures themselves: when they skip, what they say when a server does not start, and that they clean up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import server_fixtures
+from server_fixtures import HERE, PROGRAMS, Cluster, Service, free_ports, reason_against, require, wait_for
+
+
+def test_only_root_starts_servers(monkeypatch):
+    monkeypatch.setattr(os, 'geteuid', lambda: 1000)
+    assert reason_against('cluster') == 'real servers are started by root only'
+
+
+def test_missing_programs_are_named(monkeypatch):
+    monkeypatch.setattr(os, 'geteuid', lambda: 0)
+    monkeypatch.setitem(PROGRAMS, 'rabbitmq', ('sh', 'no-such-broker'))
+    assert reason_against('rabbitmq') == 'not installed: no-such-broker (tests/services/packages.sh install)'
+
+
+def test_skipped_with_the_reason_and_an_error_where_servers_must_be(monkeypatch):
+    monkeypatch.setattr(server_fixtures, 'reason_against', lambda kind: f'no {kind}')
+    monkeypatch.delenv('MLPOTENTIAL_REQUIRE_SERVERS', raising=False)
+    with pytest.raises(pytest.skip.Exception, match='no cluster'):
+        require('cluster')
+    monkeypatch.setenv('MLPOTENTIAL_REQUIRE_SERVERS', '1')
+    with pytest.raises(pytest.fail.Exception, match='no cluster'):
+        require('cluster')
+
+
+def test_free_ports_are_free():
+    first = free_ports(5)
+    for port in range(first, first + 5):
+        with socket.socket() as server:
+            server.bind(('127.0.0.1', port))
+
+
+def test_waiting_ends():
+    begin = time.monotonic()
+    with pytest.raises(AssertionError, match='it rains'):
+        wait_for(lambda: False, 0.3, 'it rains')
+    assert time.monotonic() - begin < 5
+    assert wait_for(lambda: 'value') == 'value'
+
+
+def test_a_script_that_fails_says_why(tmp_path):
+    service = Service('cluster.sh', tmp_path, 15000, {'CLUSTER_DIR': str(tmp_path), 'CLUSTER_PORT': '15000'})
+    with pytest.raises(RuntimeError, match=r'cluster\.sh no-such-thing ended with 2: A cluster on this machine'):
+        service.call('no-such-thing')
+
+
+def test_the_packages_are_listed():
+    names = subprocess.run([str(HERE / 'packages.sh'), 'list'], capture_output=True, text=True, check=True).stdout
+    assert {'slurmctld', 'slurmd', 'slurmdbd', 'openssh-server', 'rabbitmq-server', 'postgresql'} <= set(names.split())
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+def test_a_cluster_leaves_nothing_behind(tmp_path):
+    """What was started in its namespace ends, a running job included; a second `up` is harmless."""
+    require('cluster')
+    port = free_ports(5)
+    cluster = Cluster('cluster.sh', tmp_path, port, {'CLUSTER_DIR': str(tmp_path), 'CLUSTER_PORT': str(port)})
+    cluster.call('up')
+    try:
+        cluster.call('up')
+        namespace = _namespace((tmp_path / 'namespace.pid').read_text().strip())
+        job = cluster.shell(f'cd {cluster.scratch} && sbatch --parsable --wrap "sleep 600"')
+        wait_for(lambda: cluster.node_of(job.strip()), 30, 'the job runs')
+        assert len(_inside(namespace)) > 5
+    finally:
+        cluster.call('down')
+    wait_for(lambda: not _inside(namespace), 10, 'all processes have ended')
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed a moment ago linger
+        server.bind(('127.0.0.1', port))
+    cluster.call('down')
+
+
+def _namespace(pid):
+    """Return the number of the mount namespace of a process."""
+    return Path(f'/proc/{pid}/ns/mnt').stat().st_ino
+
+
+def _inside(namespace):
+    """Return the processes that live in a mount namespace."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if _namespace(process.pid) == namespace:
+                found.append(process)
+        except OSError:
+            continue  # it has ended
+    return found
