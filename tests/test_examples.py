@@ -20,6 +20,8 @@ PLAIN = (
     'run_geometry_optimization.py',
     'run_vibrations.py',
     'run_thermochemistry.py',
+    'run_reaction.py',
+    'run_screening.py',
 )
 
 
@@ -155,6 +157,32 @@ def test_run_thermochemistry(model: ModelData) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.count('H2O (C2v): E ') == 2
     assert 'reaction Gibbs energy 0.00 kcal/mol at 298.15 K' in result.output.replace('-0.00', '0.00')
+
+
+def test_run_reaction(model: ModelData, tmp_path: Path) -> None:
+    """A reaction of three species at two temperatures, with its picture."""
+    pytest.importorskip('pymatgen', reason='the symmetry extra is not installed')
+    picture = tmp_path / 'reaction.svg'
+    conditions = ['--temperature', 298.15, '--temperature', 400]
+    result = _run('run_reaction.py', '--model', model.pk, '--protocol', 'fast', *conditions, '--picture', picture)
+    assert result.exit_code == 0, result.output
+    assert '2 methanol → ether + water' in result.output
+    assert '298.15 K, gibbs_energy: ' in result.output
+    assert '400 K, gibbs_energy: ' in result.output
+    assert '<svg' in picture.read_text()
+
+
+def test_run_screening(model: ModelData) -> None:
+    """Slices, a ranking, and nothing computed twice; EMT is no ensemble, so that nothing is selected."""
+    arguments = ['--model', model.pk, '--number', '6', '--slice-size', '2']
+    result = _run('run_screening.py', *arguments)
+    assert result.exit_code == 0, result.output
+    assert ': 6 of 6 done, exit code 0' in result.output
+    assert '3 slices, of which 0 were there already' in result.output
+    assert ': 0.0 meV above the lowest' in result.output
+    assert 'for reference calculations' not in result.output
+    assert '3 slices, of which 3 were there already' in _run('run_screening.py', *arguments).output
+    assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 3
 
 
 def test_run_own_model(model: ModelData) -> None:

@@ -54,10 +54,10 @@ def launch_minima(
     parameters: dict[str, Any] = inputs.get('parameters', {})
     shared = {name: value for name, value in parameters.items() if name in _SHARED}
     stages = {'optimization': shared, 'thermochemistry': parameters}
-    builder = ThermochemistryWorkChain.get_builder_from_protocol(
+    builder: Any = ThermochemistryWorkChain.get_builder_from_protocol(
         inputs['code'],
         inputs['model'],
-        inputs.get('structure', inputs.get('structures')),
+        inputs['structure'] if 'structure' in inputs else inputs['structures'],
         arguments['protocol'],
         {name: {'calc': {'parameters': values}} for name, values in stages.items()},
         inputs['metadata']['options'],

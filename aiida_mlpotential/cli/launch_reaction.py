@@ -12,6 +12,7 @@ from . import codes, params, running
 from .files import read_structures, single_structure
 from .inputs import find_model, scheduler_options
 from .parameter_options import NUMBERS, collect_parameters
+from .plot import check_plot, draw_node
 from .reports import fail_unless_finished, warn_of_trust
 from .reports_reaction import format_reaction
 
@@ -28,8 +29,8 @@ class Species(NamedTuple):
     @property
     def name(self) -> str:
         """Return the name of the species: that of its file, as far as a link in the database may be called so."""
-        name = re.sub(r'\W+', '_', self.file.stem).strip('_')
-        return name if name and not name[0].isdigit() else f's_{name}'
+        name = re.sub(r'[\W_]+', '_', self.file.stem, flags=re.ASCII).strip('_')
+        return name if name and name[0].isalpha() else f's_{name}'.rstrip('_')
 
 
 class SpeciesType(click.ParamType):
@@ -116,6 +117,7 @@ def _species_options(command: Any) -> Any:
 @running.DAEMON
 @running.queue_options
 @click.option('--plot', type=click.Path(path_type=Path), help='Also draw the reaction. [default: none]')
+@click.option('--overwrite', is_flag=True, help='Replace the file of --plot if there is one.')
 @params.with_profile
 def reaction(**arguments: Any) -> None:
     """Compute the Gibbs energy of a reaction with its spread.
@@ -127,6 +129,8 @@ def reaction(**arguments: Any) -> None:
     """
     if arguments['daemon'] and arguments['plot'] is not None:
         raise click.UsageError('--plot needs the results, for which --daemon does not wait.')
+    if arguments['plot'] is not None:
+        check_plot(arguments['plot'], arguments['overwrite'])
     builder = _make_builder(arguments)
     if arguments['daemon']:
         running.submit_workflow(builder)
@@ -139,9 +143,7 @@ def reaction(**arguments: Any) -> None:
             f'\nAll numbers are in Dict<{node.outputs.reaction.pk}>; draw it: `aiida-mlpotential plot {node.pk}`.'
         )
         if arguments['plot'] is not None:
-            from .plot import draw_node
-
-            draw_node(node, arguments['plot'])
+            draw_node(node, arguments['plot'], overwrite=arguments['overwrite'])
     fail_unless_finished(node)
 
 
@@ -159,7 +161,7 @@ def _make_builder(arguments: dict[str, Any]) -> Any:
     model = find_model(arguments['model'])
     code = codes.find_code(arguments['code'], model.backend_name)
     warn_of_trust(model)
-    builder = ReactionWorkChain.get_builder_from_protocol(
+    builder: Any = ReactionWorkChain.get_builder_from_protocol(
         code,
         model,
         structures,

@@ -84,7 +84,7 @@ def _remove(copy: StagedModel) -> None:
     """Remove a copy from its computer, and note that it is gone."""
     path = copy.folder.get_remote_path()
     try:
-        with copy.folder.get_authinfo().get_transport() as transport:
+        with copy.computer.get_transport() as transport:
             if transport.path_exists(path):
                 transport.rmtree(path)
     except Exception as exception:  # each transport plugin raises its own types

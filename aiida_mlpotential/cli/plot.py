@@ -57,6 +57,18 @@ def plot(
     draw_node(node, output, kind, Options(temperature, threshold), overwrite)
 
 
+def check_plot(path: Path, overwrite: bool = False) -> None:
+    """Raise, before anything is computed, if a picture could or should not be written to a file."""
+    from aiida_mlpotential.plots.figures import PlotError, check_suffix
+
+    if path.exists() and not overwrite:
+        raise click.BadParameter(f'{path} exists: add --overwrite, or name another file.')
+    try:
+        check_suffix(path)
+    except PlotError as exception:
+        raise click.BadParameter(params.sentence(exception)) from exception
+
+
 def draw_node(
     node: Node,
     output: Path | None,
@@ -71,8 +83,7 @@ def draw_node(
     names = [item.name for item in kinds_of(node)]
     name = kind or (names[0] if names else None)
     path = output or Path(f'{name}-{node.pk}.png')
-    if path.exists() and not overwrite:
-        raise click.BadParameter(f'{path} exists: add --overwrite, or name another file.', param_hint='--output')
+    check_plot(path, overwrite)
     try:
         save(draw(node, name, options), path)
     except PlotError as exception:

@@ -17,6 +17,7 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.quantities import QUANTITIES
 from aiida_mlpotential.worker.schema import ARRAYS_DIRECTORY
 
+from .finite import check_finite
 from .formulas import formulas_of
 from .frame_result import FrameResult, atoms_with_results
 from .npy import NpyFile, ResultsError, check_offsets, check_shapes
@@ -111,8 +112,7 @@ class ResultsData(orm.ArrayData):
         unknown = set(np.unique(status).tolist()) - {int(item) for item in FrameStatus}
         if unknown:
             raise ResultsError(f'status.npy has the value {min(unknown)}, which no status has')
-        if not np.isfinite(files['energies'].load()[status == FrameStatus.OK]).all():
-            raise ResultsError('energies.npy has NaN or infinity where the status is OK')
+        check_finite(files, offsets, status)
 
         node = cls()
         files = {name: file for name, file in files.items() if name not in without}

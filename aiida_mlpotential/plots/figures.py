@@ -14,6 +14,7 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F
 GREY = '#666666'
 #: Pixels of an inch in formats of pixels.
 DPI = 200
+_MISSING = "pictures need matplotlib: pip install 'aiida-mlpotential[plots]'"
 
 
 class PlotError(ValueError):
@@ -30,7 +31,7 @@ def new_figure(width: float, height: float, columns: int = 1, **kwargs: Any) -> 
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise PlotError("pictures need matplotlib: pip install 'aiida-mlpotential[plots]'") from None
+        raise PlotError(_MISSING) from None
     figure = Figure(figsize=(width, height), layout='constrained')
     axes = figure.subplots(1, columns, squeeze=False, **kwargs)
     for item in axes[0]:
@@ -39,10 +40,25 @@ def new_figure(width: float, height: float, columns: int = 1, **kwargs: Any) -> 
 
 
 def formats() -> tuple[str, ...]:
-    """Return the file formats that pictures can be saved in, as suffixes without the point."""
-    from matplotlib.backend_bases import FigureCanvasBase
+    """Return the file formats that pictures can be saved in, as suffixes without the point.
+
+    :raises PlotError: if matplotlib is not installed
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise PlotError(_MISSING) from None
 
     return tuple(sorted(FigureCanvasBase.get_supported_filetypes()))
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raise a :class:`PlotError` unless the suffix of a file is a format, or if matplotlib is not installed."""
+    suffix = Path(path).suffix.lstrip('.').lower()
+    if suffix not in formats():
+        given = f'{Path(path).suffix!r} is none' if suffix else 'there is none'
+        text = f'the suffix of {Path(path).name!r} says the format, but {given}'
+        raise PlotError(f'{text}: take one of {", ".join(formats())}')
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -50,11 +66,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
     :raises PlotError: if there is no such format, or the file cannot be written
     """
-    path = Path(path)
-    suffix = path.suffix.lstrip('.').lower()
-    if suffix not in formats():
-        given = f'{path.suffix!r} is none' if suffix else 'there is none'
-        raise PlotError(f'the suffix of {path.name!r} says the format, but {given}: take one of {", ".join(formats())}')
+    check_suffix(path)
     try:
         figure.savefig(path, dpi=DPI)
     except OSError as exception:

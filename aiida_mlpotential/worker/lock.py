@@ -119,11 +119,17 @@ class WorkLock:
 
     :param directory: the work directory
     :param stopping: says that the job should end; asked while waiting
+    :param report: takes a sentence for the user
     """
 
-    def __init__(self, directory: Path, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        stopping: Callable[[], bool] = lambda: False,
+        report: Callable[[str], object] = lambda text: None,
+    ) -> None:
         self._path = directory / LOCK_FILE
-        self._stopping = stopping
+        self._stopping, self._report = stopping, report
         self._owner = Owner.of_this_process()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -156,8 +162,8 @@ class WorkLock:
                     break
                 continue
             if not self.has_waited:
-                print('another worker is at work in this directory: waiting for it', flush=True)
                 self.has_waited = True
+                self._report('another worker is at work in this directory: waiting for it')
             if self._stopping():
                 return False
             time.sleep(POLL)

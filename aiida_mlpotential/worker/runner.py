@@ -68,7 +68,7 @@ def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable
     :param stopping: says that a signal came, and the job should end after the batch at hand
     :return: whether the job came to its end; single frames may have failed all the same
     """
-    with WorkLock(directory, stopping) as lock:
+    with WorkLock(directory, stopping, lambda text: print(text, flush=True)) as lock:
         if not lock.acquire():
             print('asked to stop before the other worker had ended', flush=True)
             return False
@@ -258,9 +258,7 @@ class Runner:
         self.content['timings']['load'] = time.monotonic() - begin
         return backend
 
-    def _open_store(
-        self, store: ResultsStore, task: type[Task], checkpoints: CheckpointFile, frames: Frames
-    ) -> None:
+    def _open_store(self, store: ResultsStore, task: type[Task], checkpoints: CheckpointFile, frames: Frames) -> None:
         """Open the results; go on with those of an earlier run of the same job."""
         store.open(self.content['fingerprint'])
         self._store = store

@@ -14,7 +14,7 @@ from .frames import BoolArray, Frames, IntArray
 from .storage import ResultsStore
 
 #: Arrays without values where not every member of the ensemble has its own Hessian.
-_MAY_BE_MISSING = ('member_frequencies', 'frequency_std', 'member_gibbs_energies', 'gibbs_energy_std')
+MAY_BE_MISSING = ('member_frequencies', 'frequency_std', 'member_gibbs_energies', 'gibbs_energy_std')
 
 
 def torn_frames(store: ResultsStore, frames: Frames) -> IntArray:
@@ -29,6 +29,6 @@ def torn_frames(store: ResultsStore, frames: Frames) -> IntArray:
     for name in store.names:
         if name == 'stress':
             missing |= store.missing(name) & frames.pbc.all(axis=1)
-        elif name not in _MAY_BE_MISSING:
+        elif name not in MAY_BE_MISSING:
             missing |= store.missing(name)
     return np.flatnonzero(missing & (store.status == FrameStatus.OK))

@@ -46,7 +46,7 @@ class MlpotentialBaseWorkChain(TaskProtocolMixin, StagingMixin, Handlers):
             help='Whether to compute on the CPU when the GPU is missing, broken, or too small.',
         )
         declare_staging(spec)
-        spec.outline(
+        spec.outline(  # type: ignore[attr-defined]
             cls.setup,
             while_(cls.should_run_process)(
                 if_(cls.needs_staging)(cls.stage_model, cls.inspect_staging),

@@ -72,7 +72,7 @@ def displace_structures(
     :param indices: which structures to take
     :param amplitude: by how much the atom moves that moves most, angstrom
     """
-    chosen: list[int] = indices.get_list()  # type: ignore[no-untyped-call]
+    chosen: list[int] = indices.get_list()
     part = structures.get_frames().select(np.array(chosen))
     ways = np.concatenate([displacement(results, index, amplitude.value) for index in chosen])
     return StructureSetData.from_frames(dataclasses.replace(part, positions=part.positions + ways))
@@ -95,7 +95,7 @@ def merge_minima(
     :param indices: their numbers in the whole set
     :return: the whole set (``output_structures``) and its results (``results``)
     """
-    chosen: list[int] = indices.get_list()  # type: ignore[no-untyped-call]
+    chosen: list[int] = indices.get_list()
     whole, part = structures.get_frames(), new_structures.get_frames()
     positions: npt.NDArray[Any] = whole.positions.copy()
     positions[whole.atom_indices(np.array(chosen))] = part.positions

@@ -118,8 +118,14 @@ def _fill(namespace: ProcessBuilderNamespace, inputs: Mapping[str, Any], ports: 
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
             _fill(getattr(namespace, name), value, port)
         else:
-            is_plain = port is not None and not port.non_db and not isinstance(value, orm.Node)
-            setattr(namespace, name, orm.to_aiida_type(value) if is_plain else value)
+            setattr(namespace, name, value if isinstance(value, orm.Node) else _as_wanted(value, port))
+
+
+def _as_wanted(value: Any, port: Any) -> Any:
+    """Return a plain value as a node where a port takes nothing else; options of a job stay as they are."""
+    wanted = getattr(port, 'valid_type', None) or ()
+    types = [item for item in (wanted if isinstance(wanted, tuple) else (wanted,)) if item is not type(None)]
+    return orm.to_aiida_type(value) if types and all(issubclass(item, orm.Node) for item in types) else value
 
 
 def _without_spread(parameters: Mapping[str, Any]) -> dict[str, Any]:

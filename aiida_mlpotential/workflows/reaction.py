@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain, calcfunction
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction
 
 from aiida_mlpotential.calculations.validation import content
 from aiida_mlpotential.data.model import ModelData
@@ -65,7 +65,7 @@ def compute_reaction(
         'table': _table(species.temperatures.tolist(), differences),
         'species': {name: _species(results, index) for index, name in enumerate(names)},
     }
-    outputs: dict[str, orm.Data] = {'reaction': orm.Dict(summary)}  # type: ignore[no-untyped-call]
+    outputs: dict[str, orm.Data] = {'reaction': orm.Dict(summary)}
     members = {name: item.members for name, item in differences.items() if item.members is not None}
     if members:
         outputs['reaction_members'] = orm.ArrayData({**members, 'temperatures': species.temperatures})
@@ -128,7 +128,7 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
     PROTOCOL = 'minima'
 
     @classmethod
-    def define(cls, spec: ProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
         spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
@@ -185,7 +185,7 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
             if message:
                 return f'thermochemistry: {message}'
             stage = stages['thermochemistry']
-            calc = {**stage.get('calc', {}), 'parameters': orm.Dict(parameters)}  # type: ignore[no-untyped-call]
+            calc = {**stage.get('calc', {}), 'parameters': orm.Dict(parameters)}
             stages['thermochemistry'] = {**stage, 'calc': calc}
         wrapped = {**stages, 'model': model, 'structures': StructureSetData.from_frames(frames)}
         return ThermochemistryWorkChain.validate(wrapped, ('structures',))
@@ -222,7 +222,7 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
     def setup(self) -> None:
         """Make one set of all species, so that each step is one job."""
         self.ctx.names = list(content(self.inputs.stoichiometry))
-        order = orm.List([[name, name] for name in self.ctx.names])  # type: ignore[no-untyped-call]
+        order = orm.List([[name, name] for name in self.ctx.names])
         self.ctx.structures = collect_structures(order, **self.inputs.species)
 
     def run_species(self) -> Any:
@@ -231,7 +231,7 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
         inputs.model, inputs.structures = self.inputs.model, self.ctx.structures
         parameters = _thermochemistry_parameters(self.inputs, self.ctx.names)
         if parameters:
-            inputs.thermochemistry.calc.parameters = orm.Dict(parameters)  # type: ignore[no-untyped-call]
+            inputs.thermochemistry.calc.parameters = orm.Dict(parameters)
         inputs.metadata = {'call_link_label': 'species'}
         node = self.submit(ThermochemistryWorkChain, **inputs)
         equation = Stoichiometry.from_dict(content(self.inputs.stoichiometry)).equation

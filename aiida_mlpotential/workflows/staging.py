@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-_BAD_FILES = [
-    ExitCode(code.status) for code in EXIT_CODES if code.label in ('ERROR_MODEL_MISSING', 'ERROR_MODEL_HASH')
-]
+_BAD_FILES = [ExitCode(code.status) for code in EXIT_CODES if code.label in ('ERROR_MODEL_MISSING', 'ERROR_MODEL_HASH')]
 #: So many times a model is sent again after its files turned out bad on the computer.
 MAX_BAD_FILES = 2
 
@@ -74,7 +72,7 @@ class StagingMixin(Base):
         computer = inputs.code.computer or inputs.metadata.get('computer', None)
         return should_stage(inputs.model, inputs.code, computer, self.inputs.get('stage_model', None))
 
-    def stage_model(self) -> ToContext:
+    def stage_model(self) -> ToContext[str, Any]:
         """Copy the model to the computer."""
         inputs = self.ctx.inputs
         computer = inputs.code.computer or inputs.metadata.computer
@@ -84,7 +82,9 @@ class StagingMixin(Base):
         """Submit the calculation that copies a model to a computer, and return its node."""
         metadata: dict[str, Any] = {'computer': computer, 'call_link_label': 'stage_model'}
         node = self.submit(StageModelCalculation, model=model, metadata=metadata)
-        self.report(f'bringing {model.name} to {computer.label} once for all jobs there: {node.process_label}<{node.pk}>')
+        self.report(
+            f'bringing {model.name} to {computer.label} once for all jobs there: {node.process_label}<{node.pk}>'
+        )
         return node
 
     def inspect_staging(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain, calcfunction, while_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, while_
 
 from aiida_mlpotential.calculations.geometry_optimization import GeometryOptimizationCalculation
 from aiida_mlpotential.calculations.thermochemistry import ThermochemistryCalculation
@@ -57,8 +57,8 @@ def summarize_minima(results: NormalModesData, displaced: orm.Dict, unoptimized:
         'n_structures': len(results),
         **{key: attributes[key] for key in ('n_ok', 'n_failed', 'n_pending', 'status_counts', 'temperatures')},
         **{key: attributes.get(key) for key in ('settings', 'model_name', 'model_sha256', 'n_members', 'units')},
-        'displaced': displaced.get_dict(),  # type: ignore[no-untyped-call]
-        'unoptimized': unoptimized.get_dict(),  # type: ignore[no-untyped-call]
+        'displaced': displaced.get_dict(),
+        'unoptimized': unoptimized.get_dict(),
     }
     if len(results) == 1 and results.n_ok:
         content['energy'] = float(results.energies[0])
@@ -67,7 +67,7 @@ def summarize_minima(results: NormalModesData, displaced: orm.Dict, unoptimized:
         content.update({name: values.tolist() for name, values in table.items() if name != 'temperature'})
         content['point_group'] = results.point_group(0) or None
         content['symmetry_number'] = int(results.get_array('symmetry_numbers')[0])
-    return orm.Dict(content)  # type: ignore[no-untyped-call]
+    return orm.Dict(content)
 
 
 class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
@@ -80,7 +80,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
     PROTOCOL = 'minima'
 
     @classmethod
-    def define(cls, spec: ProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
         spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
@@ -134,7 +134,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         spec.exit_code(421, 'ERROR_THERMOCHEMISTRY_FAILED', message='The thermochemistry failed: {detail}')
 
     @staticmethod
-    def define_outputs(spec: ProcessSpec) -> None:
+    def define_outputs(spec: Any) -> None:
         """Declare the outputs."""
         spec.output('results', valid_type=NormalModesData, required=False, help='Normal modes and thermochemistry.')
         spec.output('output_parameters', valid_type=orm.Dict, required=False, help='Summary: numbers to query.')
@@ -227,7 +227,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         if self.ctx.single:
             self.ctx.current = displace_structure(self.ctx.structures, self.ctx.results, amplitude)
         else:
-            indices = orm.List(saddles)  # type: ignore[no-untyped-call]
+            indices = orm.List(saddles)
             self.ctx.current = displace_structures(self.ctx.structures, self.ctx.results, indices, amplitude)
         self.ctx.part = saddles
         self.ctx.displaced.update({str(index): self.ctx.round for index in saddles})
@@ -285,7 +285,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         if self.ctx.single or self.ctx.round == 0:
             self.ctx.structures, self.ctx.results = self.ctx.current, results
         else:
-            indices = orm.List(self.ctx.part)  # type: ignore[no-untyped-call]
+            indices = orm.List(self.ctx.part)
             merged = merge_minima(self.ctx.structures, self.ctx.results, self.ctx.current, results, indices)
             self.ctx.structures, self.ctx.results = merged['output_structures'], merged['results']
         self.ctx.round += 1
@@ -301,8 +301,8 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
     def _attach(self) -> None:
         summary = summarize_minima(
             self.ctx.results,
-            orm.Dict(self.ctx.displaced),  # type: ignore[no-untyped-call]
-            orm.Dict(self.ctx.unoptimized),  # type: ignore[no-untyped-call]
+            orm.Dict(self.ctx.displaced),
+            orm.Dict(self.ctx.unoptimized),
         )
         self.out('results', self.ctx.results)
         self.out('output_parameters', summary)

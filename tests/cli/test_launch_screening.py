@@ -132,8 +132,7 @@ def test_structures_that_fail(code, emt: ModelData, invoke, tmp_path: Path) -> N
     ase.io.write(tmp_path / 'some.xyz', frames, format='extxyz')
     result = invoke(*COMMAND, tmp_path / 'some.xyz', '-M', emt.pk)
     assert result.exit_code == 1
-    rows = [line.split() for line in result.output.splitlines() if 'UNSUPPORTED_ELEMENT' in line]
-    assert rows[0] == ['1', 'Fe', 'UNSUPPORTED_ELEMENT']
+    assert ['1', 'Fe', 'UNSUPPORTED_ELEMENT'] in [line.split() for line in result.output.splitlines()]
     assert 'EMT: 2 of 3 structures evaluated, 1 failed' in result.output
     assert '1 of 3 with EMT' in result.output
     assert 'The same command again' not in result.output, 'there is nothing missing'

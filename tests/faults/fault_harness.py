@@ -133,6 +133,7 @@ class Site:
     code: str
     model: str
     structures: str
+    is_local: bool = True
 
     def inputs(self, **changes: Any) -> dict[str, Any]:
         """Return the inputs of the job that all tests run."""
@@ -155,14 +156,17 @@ class Site:
         wait_for(lambda: len(self.gate.computed()) >= HALF, 'the job reaches the gate')
         return node
 
-    def screen(self, **changes: Any) -> Any:
-        """Submit a screening of the same structures to the daemon: four slices, two at once."""
+    def screen(self, slice_size: int = N_FRAMES // N_SLICES, reuse: bool = False, **changes: Any) -> Any:
+        """Submit a screening of the same structures to the daemon: by default four slices, two at once.
+
+        :param reuse: whether it may take what other screenings left, among them those of other tests
+        """
         from aiida.engine import submit
         from aiida.plugins import WorkflowFactory
 
         inputs = self.inputs(**changes)
         inputs['models'] = {MODEL: inputs.pop('model')}
-        limits = {'slice_size': orm.Int(N_FRAMES // N_SLICES), 'max_concurrent': orm.Int(2)}
+        limits = {'slice_size': slice_size, 'max_concurrent': 2, 'reuse': reuse}
         return submit(WorkflowFactory('mlpotential.screening'), **limits, **inputs)
 
     def screen_half(self, **changes: Any) -> Any:
@@ -170,7 +174,8 @@ class Site:
         self.gate.close(SCREENED, together=True)
         node = self.screen(**changes)
         wait_for(lambda: len(self.gate.computed()) >= SCREENED, 'the screening reaches the gate', 120)
-        wait_for(lambda: len(self.slices(node)) >= N_SLICES // 2, 'the first slices are stored')
+        wait_for(lambda: len(self.slices(node)) >= 2, 'the first slices are stored')
+        wait_for(lambda: len(self.running(node)) == 2, 'the next slices are under way')
         return node
 
     def jobs(self, screening: Any) -> list[Any]:
@@ -183,8 +188,9 @@ class Site:
         return [job for job in self.jobs(screening) if job.is_finished_ok]
 
     def running(self, screening: Any) -> list[Any]:
-        """Return the jobs of a screening that are under way."""
-        return [job for job in self.jobs(screening) if not job.is_terminated and job.get_job_id()]
+        """Return the jobs of a screening whose workers have begun."""
+        jobs = [job for job in self.jobs(screening) if not job.is_terminated and job.get_job_id()]
+        return [job for job in jobs if not self.is_local or self.workers_of(job)]
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
         """Return the first true value of a condition; fail if it takes too long."""
@@ -347,7 +353,15 @@ def running_site(
         client = get_daemon_client()
         client.start_daemon(number_workers=2)
         try:
-            yield Site(folder, gate, client, code.uuid, model.get_or_store().uuid, copper(N_FRAMES).uuid)
+            yield Site(
+                folder,
+                gate,
+                client,
+                code.uuid,
+                model.get_or_store().uuid,
+                copper(N_FRAMES).uuid,
+                is_local=computer_of is None,
+            )
         finally:
             gate.open()
             client.stop_daemon(wait=True)

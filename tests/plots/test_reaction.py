@@ -68,5 +68,5 @@ def test_several_temperatures():
 
 
 def test_a_temperature_that_was_not_computed():
-    with pytest.raises(PlotError, match='not computed at 300 K: choose one of 298.15'):
+    with pytest.raises(PlotError, match=r'not computed at 300 K: choose one of 298\.15'):
         reaction_figure(_reaction(), temperature=300.0)

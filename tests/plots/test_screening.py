@@ -18,7 +18,7 @@ def _legend(figure):
 def test_histogram_counts_what_was_evaluated(results):
     figure = spread_figure({'': results}, threshold=0.01)
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 5
-    assert _legend(figure) == ['10 meV: 2 above', 'ANI-1ccx (5)']
+    assert _legend(figure) == ['ANI-1ccx (5)', '10 meV: 2 above']
 
 
 def test_histogram_of_several_models(results):

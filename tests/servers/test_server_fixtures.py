@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -82,6 +83,23 @@ def test_a_cluster_leaves_nothing_behind(tmp_path):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed a moment ago linger
         server.bind(('127.0.0.1', port))
     cluster.call('down')
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+def test_a_profile_to_work_with_by_hand(cluster):
+    """The daemon runs, AiiDA reaches the login host and its scheduler, and a second `up` changes nothing."""
+    service = Service('profile.sh', cluster.directory, cluster.port, {**cluster.variables, 'PYTHON': sys.executable})
+    service.call('up', timeout=200)
+    try:
+        verdi = f'. {cluster.directory}/activate && verdi -p cluster'
+        command = f'{verdi} daemon status && {verdi} computer test mlcluster && {verdi} code show python@mlcluster'
+        process = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert 'all 6 tests succeeded' in process.stdout.lower()
+        assert 'Created' not in service.call('up')
+    finally:
+        service.call('down')
 
 
 def _namespace(pid):

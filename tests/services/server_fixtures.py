@@ -52,10 +52,8 @@ def reason_against(kind: str) -> str | None:
     missing = [name for name in PROGRAMS[kind] if shutil.which(name, path=path) is None]
     if missing:
         return f'not installed: {", ".join(missing)} (tests/services/packages.sh install)'
-    if (
-        kind == 'cluster'
-        and subprocess.run(['unshare', '--mount', 'true'], capture_output=True, check=False).returncode
-    ):
+    unshare = ['unshare', '--mount', 'true']
+    if kind == 'cluster' and subprocess.run(unshare, capture_output=True, check=False).returncode:
         return 'mount namespaces are forbidden here'
     return None
 
@@ -130,10 +128,8 @@ class Service:
 class Cluster(Service):
     """A login host behind SSH with SLURM and two nodes, in a file system that the AiiDA host does not see."""
 
-    @property
-    def name(self) -> str:
-        """Return the name of the login host for SSH."""
-        return 'mlcluster'
+    #: Name of the login host for SSH.
+    name = 'mlcluster'
 
     @property
     def home(self) -> Path:

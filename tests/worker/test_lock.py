@@ -33,7 +33,7 @@ def _seconds(work_lock):
 
 def _leave(directory, **changes):
     """Leave the file of a worker that is gone."""
-    owner = dataclasses.replace(Owner.of_this_process(), token='other', **changes)  # noqa: S106 - no password
+    owner = dataclasses.replace(Owner.of_this_process(), token='other', **changes)
     (directory / LOCK_FILE).write_bytes(owner.encode(3))
 
 
@@ -46,7 +46,7 @@ def test_an_empty_directory_is_free_and_is_left_clean(tmp_path):
 
 
 def test_the_second_waits_until_the_first_has_ended(tmp_path, capsys):
-    first, second = WorkLock(tmp_path), WorkLock(tmp_path)
+    first, second = WorkLock(tmp_path), WorkLock(tmp_path, report=print)
     first.acquire()
     threading.Timer(2.5, first.release).start()  # longer than STALE: the signs of life count
     assert 2.0 < _seconds(second) < 6.0
@@ -148,7 +148,7 @@ def test_one_that_was_replaced_notices_and_leaves_the_file_to_the_other(tmp_path
     first = WorkLock(tmp_path)
     first.acquire()
     other = tmp_path / 'other'
-    other.write_bytes(dataclasses.replace(Owner.of_this_process(), token='other').encode(0))  # noqa: S106
+    other.write_bytes(dataclasses.replace(Owner.of_this_process(), token='other').encode(0))
     other.replace(tmp_path / LOCK_FILE)
     deadline = time.monotonic() + 5
     while not first.is_lost:

@@ -1,25 +1,187 @@
-"""Base restart workflows: one calculation, run as often as it takes."""
+"""Base restart workflows with real jobs to which things happen: one calculation, run as often as it takes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from aiida import orm
+from aiida.cmdline.utils.common import get_workchain_report
 from aiida.engine import run_get_node
-from aiida.plugins import WorkflowFactory
+from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 
+from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.workflows.tasks import GeometryOptimizationBaseWorkChain, SinglePointBaseWorkChain
+
+CODES = SinglePointBaseWorkChain.exit_codes
+INJECTED = Path(__file__).parent / 'injected'
+CUDA = 'CUDA error: device-side assert triggered'
+
+
+def _atoms():
+    return [bulk('Cu') * (n, 1, 1) for n in (1, 2, 3, 4)]
+
+
+def _clusters(number=3):
+    generator = np.random.default_rng(1)
+    square = np.array([[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]])
+    return [Atoms('Cu4', positions=square + generator.normal(scale=0.1, size=(4, 3))) for _ in range(number)]
+
+
+def _jobs(node):
+    return sorted(node.called, key=lambda job: job.pk)
+
+
+def _statuses(node):
+    return [job.exit_status for job in _jobs(node)]
+
+
+def _parameters(node, name):
+    return [job.inputs.parameters.get_dict().get(name) for job in _jobs(node)]
+
+
+def _energies(frames):
+    energies = []
+    for atoms in frames:
+        atoms.calc = EMT()
+        energies.append(atoms.get_potential_energy())
+    return energies
 
 
 @pytest.fixture
-def structures(aiida_profile):
-    return StructureSetData.from_ase([bulk('Cu') * (n, 1, 1) for n in (1, 2, 3)]).store()
+def run(python_code, emt_model, aiida_profile):
+    """Return a function that runs the workflow for some structures."""
+
+    def function(chain, frames, parameters, model=emt_model, options=None, **inputs):
+        structures = StructureSetData.from_ase(frames).store()
+        overrides = {'calc': {'parameters': parameters}, **inputs}
+        builder = chain.get_builder_from_protocol(python_code, model, structures, None, overrides, options)
+        return run_get_node(builder)
+
+    return function
 
 
-def test_one_run_is_enough(python_code, emt_model, structures):
-    chain = WorkflowFactory('mlpotential.single_point.base')
-    builder = chain.get_builder_from_protocol(python_code, emt_model, structures)
-    outputs, node = run_get_node(builder)
+@pytest.fixture
+def scripted(run, tmp_path):
+    """Return a function that runs single points, to whose workers happens what a script says, run by run."""
+
+    def function(*lines, **inputs):
+        script = tmp_path / 'script'
+        script.write_text('\n'.join(lines))
+        model = ModelData.from_ase_calculator('scripted_emt.ScriptedEMT', {'script': str(script)}, elements=['Cu'])
+        options = {'prepend_text': f'export PYTHONPATH={INJECTED}'}
+        outputs, node = run(SinglePointBaseWorkChain, _atoms(), {'batch_atoms': 1}, model.store(), options, **inputs)
+        assert not script.read_text(), 'there were fewer runs than the script has lines'
+        return outputs, node
+
+    return function
+
+
+def test_one_run_is_enough(run):
+    outputs, node = run(SinglePointBaseWorkChain, _atoms(), {})
     assert node.is_finished_ok, node.exit_message
-    assert outputs['results'].n_ok == 3
-    assert len(node.called) == 1
+    assert _statuses(node) == [0]
+    np.testing.assert_allclose(outputs['results'].energies, _energies(_atoms()), atol=1e-9)
+
+
+def test_a_killed_and_a_stopped_worker_are_taken_up(scripted, run):
+    """``kill -9``, then a scheduler's SIGTERM: nothing is computed twice, and the numbers are those of one run."""
+    undisturbed, _ = run(SinglePointBaseWorkChain, _atoms(), {})
+    outputs, node = scripted('kill 2', 'term 2', 'go')
+    assert node.is_finished_ok, node.exit_message
+    assert _statuses(node) == [402, 402, 0]
+    assert [job.outputs.output_parameters['n_ok'] for job in _jobs(node)] == [1, 3, 4]
+    assert np.array_equal(outputs['results'].energies, undisturbed['results'].energies)
+    assert np.array_equal(outputs['results'].forces, undisturbed['results'].forces)
+
+
+def test_without_progress_it_gives_up(scripted):
+    """A worker that dies at once, again and again: also a smaller batch is tried, as memory may be the cause."""
+    outputs, node = scripted('kill 1', 'kill 1', 'kill 1')
+    assert node.exit_status == CODES.ERROR_WORKER_KILLED.status
+    assert 'SinglePointCalculation' in node.exit_message and '3 runs in a row got nothing done' in node.exit_message
+    assert outputs['results'].n_pending == 4
+
+
+def test_too_little_memory_once(run, tmp_path):
+    """The first run gets a limit that the libraries exceed; the next one has a smaller batch and the same results."""
+    limit = f'if [ ! -f {tmp_path}/tried ]; then touch {tmp_path}/tried; ulimit -d 350000; fi'
+    outputs, node = run(SinglePointBaseWorkChain, _atoms(), {'batch_atoms': 8}, options={'prepend_text': limit})
+    assert node.is_finished_ok, node.exit_message
+    assert _statuses(node) == [341, 0]
+    assert _parameters(node, 'batch_atoms') == [8, 2]
+    undisturbed, _ = run(SinglePointBaseWorkChain, _atoms(), {})
+    for name in ('energies', 'forces'):
+        assert np.array_equal(outputs['results'].get_array(name), undisturbed['results'].get_array(name))
+    hashes = {item['results'].base.attributes.get('parameters_hash') for item in (outputs, undisturbed)}
+    assert len(hashes) == 1, 'a smaller batch must not make other results of it'
+
+
+def test_a_broken_gpu_is_tried_again_and_then_left(scripted):
+    outputs, node = scripted(f'raise 2 {CUDA}', f'raise 1 {CUDA}', 'go')
+    assert node.is_finished_ok, node.exit_message
+    assert _statuses(node) == [343, 343, 0]
+    assert _parameters(node, 'device') == [None, None, 'cpu']
+    assert outputs['results'].n_ok == 4
+
+
+def test_a_broken_gpu_where_the_cpu_is_not_allowed(scripted):
+    outputs, node = scripted(f'raise 2 {CUDA}', f'raise 2 {CUDA}', allow_cpu=False)
+    assert node.exit_status == CODES.ERROR_DEVICE_FAILED.status
+    assert CUDA in node.exit_message and 'the CPU is not allowed' in node.exit_message
+    assert outputs['results'].n_ok == 2, 'what was done before is kept'
+
+
+def test_bad_structures_are_reported_and_not_run_again(run):
+    frames = [*_atoms(), Atoms('Cu2', positions=[[0, 0, 0], [0, 0, 0.1]])]
+    outputs, node = run(SinglePointBaseWorkChain, frames, {})
+    assert node.exit_status == CODES.ERROR_SOME_STRUCTURES_FAILED.status
+    assert 'ATOMS_TOO_CLOSE' in node.exit_message
+    assert 'ATOMS_TOO_CLOSE' in get_workchain_report(node, 'REPORT')
+    assert _statuses(node) == [400]
+    assert (outputs['results'].n_ok, outputs['results'].n_failed) == (4, 1)
+
+
+def test_more_steps_are_enough(run):
+    outputs, node = run(GeometryOptimizationBaseWorkChain, _clusters(), {'max_steps': 10, 'precision': 'double'})
+    assert node.is_finished_ok, node.exit_message
+    assert _statuses(node) == [410, 0]
+    assert len(outputs['output_structures']) == 3
+
+
+def test_what_does_not_converge_is_kept(run):
+    """More steps, then FIRE, then the end; each run goes on from the geometries of the one before."""
+    parameters = {'max_steps': 1, 'force_tolerance': 1e-6, 'precision': 'double'}
+    outputs, node = run(GeometryOptimizationBaseWorkChain, _clusters(), parameters)
+    assert node.exit_status == node.process_class.exit_codes.ERROR_NOT_CONVERGED.status
+    assert _statuses(node) == [410, 410, 410]
+    assert _parameters(node, 'optimizer') == ['LBFGS', 'LBFGS', 'FIRE']
+    assert [set(job.outputs.results.get_array('steps').tolist()) for job in _jobs(node)] == [{1}, {2}, {3}]
+    assert set(outputs['results'].status.tolist()) == {int(FrameStatus.NOT_CONVERGED)}
+    assert len(outputs['output_structures']) == 3
+    assert '3 still do not converge' in node.exit_message
+
+
+def test_the_last_iteration_says_why(scripted):
+    outputs, node = scripted('kill 3', max_iterations=1)
+    assert node.exit_status == CODES.ERROR_MAXIMUM_ITERATIONS_EXCEEDED.status
+    assert 'SinglePointCalculation' in node.exit_message and '[402]' in node.exit_message
+    assert outputs['results'].n_ok == 2
+
+
+def test_what_can_be_known_to_be_wrong_is_refused_at_once(run):
+    with pytest.raises(ValueError, match='unknown key'):
+        run(SinglePointBaseWorkChain, _atoms(), {'cutoff': 5})
+
+
+def test_inputs_of_the_calculation_are_those_of_its_namespace():
+    ports = SinglePointBaseWorkChain.spec().inputs['calc']
+    assert {'code', 'model', 'structure', 'structures', 'selection', 'parameters', 'parent_folder'} <= set(ports)
+    outputs = SinglePointBaseWorkChain.spec().outputs
+    assert {'results', 'output_parameters', 'remote_folder', 'retrieved'} <= set(outputs)
+    assert isinstance(SinglePointBaseWorkChain.spec().inputs['max_iterations'].default(), orm.Int)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from aiida import orm
 from aiida.engine import run_get_node
-from aiida.plugins import CalculationFactory, WorkflowFactory
+from aiida.plugins import WorkflowFactory
 from ase import Atoms
 
-from aiida_mlpotential.calculations.stage_model import StageModelCalculation
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
-from aiida_mlpotential.queries.staged import LINKED_EXTRA, find_staged, linked_copy, list_staged
-from aiida_mlpotential.workflows.staging import should_stage
+from aiida_mlpotential.queries.staged import find_staged, linked_copy, list_staged
 
 MODEL_FILE = Path(__file__).resolve().parents[1] / 'fixtures' / 'torchani' / 'custom_full_ani.pt'
 

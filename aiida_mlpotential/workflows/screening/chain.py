@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 from aiida import orm
 from aiida.engine import ExitCode, WorkChain, append_, if_, while_
 
@@ -15,9 +16,12 @@ from aiida_mlpotential.queries.progress import PLAN_EXTRA
 from aiida_mlpotential.queries.slices import Origin, find_slices
 
 from .. import exit_codes
+from ..staging import StagingMixin, should_stage
 from .collecting import Outcome, collect, outcome_of
+from .diversity import select_structures
 from .lane import ScreeningLaneWorkChain
 from .merging import merge_results, merge_structures, part_name
+from .protocol import ScreeningProtocolMixin
 from .ranking import rank_structures
 from .slices import DEFAULT_SIZE, Slice, deal, take_apart
 from .specification import define_inputs, define_outputs
@@ -28,7 +32,7 @@ from .validation import optimizing_model
 MAX_ROUNDS = 2
 
 
-class ScreeningWorkChain(WorkChain):
+class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
     """Evaluate a set of structures of any size with one or several models.
 
     The set is taken apart into slices, each a job of its own that takes its part of the **same** node. Jobs that fail
@@ -45,11 +49,11 @@ class ScreeningWorkChain(WorkChain):
             cls.setup,
             if_(cls.should_optimize)(
                 cls.prepare_optimization,
-                while_(cls.has_slices)(cls.run_lanes, cls.collect_lanes),
+                while_(cls.has_slices)(cls.stage_models, cls.run_lanes, cls.collect_lanes),
                 cls.merge_optimized,
             ),
             cls.prepare_evaluation,
-            while_(cls.has_slices)(cls.run_lanes, cls.collect_lanes),
+            while_(cls.has_slices)(cls.stage_models, cls.run_lanes, cls.collect_lanes),
             cls.merge,
             cls.rank,
             if_(cls.should_select)(cls.select),
@@ -131,6 +135,16 @@ class ScreeningWorkChain(WorkChain):
         """Return whether there is a slice that has not been tried often enough."""
         return bool(self.ctx.todo) and self.ctx.round < MAX_ROUNDS
 
+    def stage_models(self) -> None:
+        """Bring each model to its computer once, before several lanes would do so at the same time."""
+        wanted = {}
+        for label in sorted({item['model'] for item in self.ctx.todo}):
+            model, code = self.inputs.models[label], self._code(label)
+            if should_stage(model, code, code.computer, self.inputs.get('stage_model')):
+                wanted[model.uuid, code.computer.uuid] = (model, code.computer)
+        for model, computer in wanted.values():
+            self.to_context(staged=append_(self.submit_staging(model, computer)))
+
     def run_lanes(self) -> Any:
         """Give the slices to as many lanes as jobs may run at once."""
         self.ctx.round += 1
@@ -148,6 +162,10 @@ class ScreeningWorkChain(WorkChain):
         for name, node in (('parameters', self.ctx.parameters), ('max_iterations', self.inputs.get('max_iterations'))):
             if node is not None:
                 shared[name] = node
+        if 'stage_model' in self.inputs:
+            shared['stage_model'] = self.inputs.stage_model
+        if not all(node.is_finished_ok for node in self.ctx.get('staged', [])):
+            shared['stage_model'] = False  # else every slice would try again what failed once
         lanes = deal(todo, self.inputs.max_concurrent.value)
         for number, lane in enumerate(lanes):
             slices = orm.List([item.to_dict() for item in lane])
@@ -216,13 +234,16 @@ class ScreeningWorkChain(WorkChain):
         self.out('ranking', self.ctx.ranking)
 
     def should_select(self) -> bool:
-        """Return whether structures are to be chosen for reference calculations."""
-        return 'n_selected' in self.inputs
+        """Return whether structures are to be chosen for reference calculations, and any has a spread to go by."""
+        if 'n_selected' not in self.inputs:
+            return False
+        known = bool(np.isfinite(self.ctx.ranking.get_array('uncertainty')).any())
+        if not known:
+            self.report('no structure has a spread: none is selected')
+        return known
 
     def select(self) -> None:
         """Choose the most uncertain and diverse structures."""
-        from .diversity import select_structures
-
         node = select_structures(self.ctx.structures, self.ctx.ranking, self.inputs.n_selected)
         self.out('selected_structures', node)
 

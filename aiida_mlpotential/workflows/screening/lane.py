@@ -12,6 +12,7 @@ from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
 
+from ..staging import declare_staging
 from .slices import Slice
 
 
@@ -34,6 +35,7 @@ class ScreeningLaneWorkChain(WorkChain):
         spec.input('task', valid_type=str, non_db=True, default='single_point', help='What is done with the slices.')
         spec.input('options', valid_type=dict, non_db=True, default=dict, help='`metadata.options` of all jobs.')
         spec.input('allow_cpu', valid_type=bool, non_db=True, default=True, help='Whether the CPU may be taken.')
+        declare_staging(spec)
         spec.outline(cls.setup, while_(cls.has_more)(cls.run_slice, cls.inspect_slice))
         spec.output_namespace('results', dynamic=True, valid_type=ResultsData, help='Results of slices by their names.')
         spec.output_namespace(
@@ -66,8 +68,9 @@ class ScreeningLaneWorkChain(WorkChain):
         if item.parent is not None:
             calc['parent_folder'] = orm.load_node(item.parent)
         inputs: dict[str, Any] = {'calc': calc, 'allow_cpu': self.inputs.allow_cpu}
-        if 'max_iterations' in self.inputs:
-            inputs['max_iterations'] = self.inputs.max_iterations
+        for name in ('max_iterations', 'stage_model'):
+            if name in self.inputs:
+                inputs[name] = self.inputs[name]
         inputs['metadata'] = {'label': item.name, 'call_link_label': f'slice_{self.ctx.number:05d}'}
         chain: Any = WorkflowFactory(f'mlpotential.{self.inputs.task}.base')
         return ToContext(slice=self.submit(chain, **inputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from aiida import orm
@@ -10,7 +12,9 @@ from ase.build import bulk
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.workflows.screening.chain import ScreeningWorkChain
+from aiida_mlpotential.workflows.screening.lane import ScreeningLaneWorkChain
 
 
 def make_structures(number=10, bad=()):
@@ -66,7 +70,7 @@ def test_a_bad_structure_costs_no_other(screen):
 
 def test_what_is_done_is_not_computed_again(screen):
     structures = make_structures()
-    first, node = screen(structures=structures)
+    first, _ = screen(structures=structures)
     again, second = screen(structures=structures)
     assert second.is_finished_ok
     assert jobs_of(second) == []
@@ -135,3 +139,80 @@ def test_bad_input_is_refused_before_submission(screen, changes, text):
             **{name: value for name, value in values.items() if value is not None}
             | ({'code': None} if 'code' in changes else {})
         )
+
+
+def test_nothing_is_selected_where_no_structure_has_a_spread(python_code, run_screening_models):
+    """Two atoms on one spot everywhere: all structures fail, and the screening says so and nothing else."""
+    structures, models = run_screening_models
+    frames = structures.get_frames()
+    squeezed = StructureSetData.from_frames(dataclasses.replace(frames, positions=frames.positions * 0.01)).store()
+    outputs, node = run_get_node(
+        ScreeningWorkChain,
+        structures=squeezed,
+        models={'first': models['first']},
+        code=python_code,
+        parameters={'minimum_distance': 0.5},
+        n_selected=3,
+    )
+    assert node.exit_status == 701
+    assert 'selected_structures' not in outputs
+    assert outputs['results']['first'].n_failed == len(structures)
+
+
+def test_only_missing_slices_run_again(screen, monkeypatch):
+    """A lane that loses the middle slice on its first turn: the second round runs that one and no other."""
+    run_slice, lost = ScreeningLaneWorkChain.run_slice, []
+
+    def lose_one(self):
+        if self._slice().start == 3 and not lost:
+            lost.append(self._slice().name)
+            raise RuntimeError('lost')
+        return run_slice(self)
+
+    monkeypatch.setattr(ScreeningLaneWorkChain, 'run_slice', lose_one)
+    outputs, node = screen(structures=make_structures(), max_concurrent=3)
+    assert lost
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['emt'].n_ok == 10
+    assert sorted(job.inputs.selection['start'] for job in jobs_of(node)) == [0, 3, 6]
+    assert outputs['summary']['slices']['missing_slices'] == []
+
+
+def test_what_stays_missing_is_said_and_the_rest_is_kept(screen, monkeypatch):
+    run_slice = ScreeningLaneWorkChain.run_slice
+
+    def lose_always(self):
+        if self._slice().start == 3:
+            raise RuntimeError('lost')
+        return run_slice(self)
+
+    monkeypatch.setattr(ScreeningLaneWorkChain, 'run_slice', lose_always)
+    structures = make_structures()
+    outputs, node = screen(structures=structures, max_concurrent=3)
+    assert node.exit_status == 610
+    assert 'emt__000000003' in node.exit_message
+    results = outputs['results']['emt']
+    assert (results.n_ok, results.n_pending) == (7, 3)
+    assert np.flatnonzero(results.status == FrameStatus.PENDING).tolist() == [3, 4, 5]
+    assert np.flatnonzero(np.isnan(results.energies)).tolist() == [3, 4, 5]
+    monkeypatch.undo()
+    again, second = screen(structures=structures, max_concurrent=3)
+    assert second.is_finished_ok
+    assert again['results']['emt'].n_ok == 10
+    assert [job.inputs.selection['start'] for job in jobs_of(second)] == [3]
+
+
+def test_a_model_is_staged_once_for_all_lanes(python_code, run_screening_models):
+    structures, models = run_screening_models
+    _, node = run_get_node(
+        ScreeningWorkChain,
+        structures=structures,
+        models={'first': models['first']},
+        code=python_code,
+        slice_size=4,
+        max_concurrent=2,
+        stage_model=True,
+    )
+    assert node.is_finished_ok, node.exit_message
+    labels = [job.process_label for job in jobs_of(node)]
+    assert sorted(labels) == ['SinglePointCalculation', 'SinglePointCalculation', 'StageModelCalculation']

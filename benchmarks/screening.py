@@ -1,0 +1,129 @@
+"""What a screening costs: against one calculation a structure, and against the worker alone on the same cores."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _common import Figure, arguments, conformers, report, temporary_profile
+
+OPTIONS = arguments(__doc__)
+MODEL = 'ANI-1ccx'
+NUMBER, ROUNDS, SINGLES = (4000, 1, 6) if OPTIONS.quick else (20_000, 3, 16)
+PARAMETERS = {'properties': ['energy', 'forces']}
+
+
+def bare(directory: Path, model: Any, frames: Any, n_workers: int) -> float:
+    """Return the seconds that so many workers need for all structures, each with its share of the threads."""
+    import numpy as np
+
+    from aiida_mlpotential.archive import worker_archive
+    from aiida_mlpotential.worker.frames import sha256_of
+    from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, WORKER_FILE, JobSpec
+
+    places = []
+    for number, chosen in enumerate(np.array_split(np.arange(len(frames)), n_workers)):
+        place = directory / f'worker-{number}'
+        place.mkdir(parents=True)
+        (place / WORKER_FILE).write_bytes(worker_archive())
+        frames.select(chosen).write(place / FRAMES_FILE)
+        for _, source, target in model.copy_list():
+            (place / target).parent.mkdir(parents=True, exist_ok=True)
+            (place / target).write_bytes(model.base.repository.get_object_content(source, mode='rb'))
+        parameters = {**PARAMETERS, 'num_threads': OPTIONS.threads // n_workers}
+        job = JobSpec('single_point', model.to_spec(), parameters, sha256_of(place / FRAMES_FILE))
+        (place / JOB_FILE).write_text(job.to_json())
+        places.append(place)
+    begin = time.perf_counter()
+    command = [sys.executable, WORKER_FILE, JOB_FILE]
+    workers = [subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL) for place in places]
+    assert [worker.wait() for worker in workers] == [0] * n_workers
+    seconds = time.perf_counter() - begin
+    assert all((place / RESULTS_FILE).is_file() for place in places)
+    return seconds
+
+
+def screen(code: Any, model: Any, structures: Any) -> float:
+    """Return the seconds of a screening, from the input nodes to the merged and ranked results."""
+    from aiida.engine import run_get_node
+    from aiida.plugins import WorkflowFactory
+
+    lanes = OPTIONS.threads
+    begin = time.perf_counter()
+    outputs, node = run_get_node(
+        WorkflowFactory('mlpotential.screening'),
+        structures=structures,
+        models={'ani': model},
+        code=code,
+        parameters={**PARAMETERS, 'num_threads': 1},
+        slice_size=-(-len(structures) // lanes),
+        max_concurrent=lanes,
+        reuse=False,
+    )
+    seconds = time.perf_counter() - begin
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['ani'].n_ok == len(structures)
+    return seconds
+
+
+def one_by_one(code: Any, model: Any) -> float:
+    """Return the seconds a structure of calculations of one structure each, as many at once as there are cores."""
+    from _singles import Singles
+    from aiida import orm
+    from aiida.engine import run_get_node
+
+    structures = {f's{index}': orm.StructureData(ase=atoms) for index, atoms in enumerate(conformers(SINGLES, seed=5))}
+    parameters = orm.Dict({**PARAMETERS, 'num_threads': 1})
+    begin = time.perf_counter()
+    _, node = run_get_node(
+        Singles,
+        code=code,
+        model=model,
+        structures=structures,
+        parameters=parameters,
+        at_once=OPTIONS.threads,
+    )
+    seconds = time.perf_counter() - begin
+    assert node.is_finished_ok
+    assert all(child.is_finished_ok for child in node.called)
+    return seconds / SINGLES
+
+
+def main() -> None:
+    """Measure all in turn, several times, and compare the medians of the ratios."""
+    with tempfile.TemporaryDirectory() as name, temporary_profile(Path(name)) as code:
+        from aiida.plugins import DataFactory
+
+        from aiida_mlpotential.library import get_model
+
+        model = get_model(MODEL, report=print)
+        structures = DataFactory('mlpotential.structures').from_ase(conformers(NUMBER, seed=1)).store()
+        frames = structures.get_frames()
+        single = one_by_one(code, model)
+        found = []
+        for turn in range(ROUNDS):
+            layouts = [bare(Path(name) / f'{turn}-{n}', model, frames, n) for n in dict.fromkeys((1, OPTIONS.threads))]
+            found.append((min(layouts), *layouts, screen(code, model, structures)))
+            print('round', turn + 1, ' '.join(f'{seconds:.1f}' for seconds in found[-1]), 's')
+    worker, screening = (statistics.median(row[column] for row in found) for column in (0, -1))
+    ratio = statistics.median(row[0] / row[-1] for row in found)
+    rows = [
+        [f'screening of {NUMBER}', screening, 1000 * screening / NUMBER],
+        ['worker alone, the better of one with all threads and several with one', worker, 1000 * worker / NUMBER],
+        ['one calculation a structure', single * SINGLES, 1000 * single],
+    ]
+    figures = [
+        Figure('structures a second', NUMBER / screening, 0),
+        Figure('against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
+        Figure('of the worker alone', 100 * ratio, 75, unit=' %'),
+    ]
+    report(('what', 'seconds', 'ms a structure'), rows, figures)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,46 @@
+"""What the commands of workflows share; with real workflows in test_launch_reaction.py and test_launch_minima.py."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from aiida import orm
+from click.testing import CliRunner
+
+from aiida_mlpotential.cli import running
+from aiida_mlpotential.cli.inputs import scheduler_options
+from aiida_mlpotential.workflows.thermochemistry import ThermochemistryWorkChain
+
+
+def test_options_of_the_scheduler_are_collected():
+    """Those that are given, by the names that AiiDA has for them."""
+    found = []
+
+    @click.command()
+    @running.queue_options
+    def command(**arguments):
+        found.append(scheduler_options(arguments))
+
+    runner = CliRunner()
+    assert runner.invoke(command, ['-w', '60', '-q', 'short']).exit_code == 0
+    assert runner.invoke(command, ['--account', 'me']).exit_code == 0
+    assert found == [{'max_wallclock_seconds': 60, 'queue_name': 'short'}, {'account': 'me'}]
+
+
+def test_protocols_are_those_of_the_workflows():
+    assert set(running.PROTOCOLS) == set(ThermochemistryWorkChain.get_available_protocols())
+
+
+def test_inputs_that_are_refused_are_one_sentence(code, emt):
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, orm.StructureData(cell=[[9, 0, 0]] * 3))
+    with pytest.raises(click.ClickException) as caught:
+        running.run_workflow(builder, 'nothing')
+    assert '\n' not in caught.value.message
+
+
+def test_submission_without_a_broker(code, emt):
+    structure = orm.StructureData(pbc=False)
+    structure.append_atom(position=(0, 0, 0), symbols='Cu')
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, structure)
+    with pytest.raises(click.ClickException, match='Or leave out --daemon'):
+        running.submit_workflow(builder)
