@@ -283,6 +283,37 @@ def command_line() -> str:
     return '\n'.join(walk(main, 'aiida-mlpotential'))
 
 
+def handlers() -> str:
+    """Return what the base restart workflows do after a run that did not end well, in the order they are asked."""
+    import inspect
+
+    from aiida_mlpotential.workflows.tasks import SinglePointBaseWorkChain as Chain
+
+    found = [getattr(Chain, name) for name in dir(Chain) if name.startswith('handle_')]
+    found = sorted((item for item in found if Chain.is_process_handler(item.__name__)), key=lambda item: -item.priority)
+    rows = ((code(item.__name__), item.priority, (inspect.getdoc(item) or '').split('\n')[0]) for item in found)
+    return table(('Handler', 'Priority', 'What it does'), rows)
+
+
+def protocols() -> str:
+    """Return the protocols of the base restart workflows, with the parameters of each."""
+    import json
+
+    from aiida.plugins import WorkflowFactory
+
+    from aiida_mlpotential.cli.tasks import TASKS
+
+    rows = []
+    for task in TASKS.values():
+        chain = WorkflowFactory(f'{task.entry_point}.base')
+        for name, text in chain.get_available_protocols().items():
+            default = ' (default)' if name == chain.get_default_protocol() else ''
+            parameters = chain.get_protocol_inputs(name)['calc']['parameters']
+            values = ', '.join(code(f'{key}: {json.dumps(value)}') for key, value in parameters.items())
+            rows.append((code(f'{task.entry_point}.base'), f'{code(name)}{default}', text, values))
+    return table(('Workflow', 'Protocol', 'For', 'Parameters'), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     'parameters': functools.partial(parameters, 'single_point'),
     'parameters_geometry_optimization': functools.partial(parameters, 'geometry_optimization'),
@@ -295,6 +326,8 @@ PAGES: dict[str, Callable[[], str]] = {
     'quantities_thermochemistry': functools.partial(task_quantities, 'thermochemistry', 'vibrations'),
     'statuses': statuses,
     'exit_codes': exit_codes,
+    'handlers': handlers,
+    'protocols': protocols,
     'backends': backends,
     'options': options,
     'models': models,

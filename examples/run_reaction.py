@@ -41,7 +41,9 @@ def load_model(name: str) -> ModelData:
 
 @click.command()
 @click.option('--code', default='mlpotential@localhost', show_default=True, help='Code to run on.')
-@click.option('--model', default='ANI-1ccx', show_default=True, help='Name of a published model, or PK of a model node.')
+@click.option(
+    '--model', default='ANI-1ccx', show_default=True, help='Name of a published model, or PK of a model node.'
+)
 @click.option('--protocol', default='balanced', show_default=True, help='fast, balanced or precise.')
 @click.option('--temperature', 'temperatures', default=[298.15], multiple=True, show_default=True, help='K.')
 @click.option('--picture', type=click.Path(path_type=Path), help='Draw the reaction, such as to reaction.svg.')

@@ -182,6 +182,8 @@ def test_tables_hold_every_fact(tmp_path: Path) -> None:
         ),
         'statuses': [item.name for item in FrameStatus],
         'exit_codes': [item.label for item in EXIT_CODES],
+        'handlers': ['handle_out_of_memory', 'handle_not_converged', 'handle_bad_structures'],
+        'protocols': ['fast', 'balanced', 'precise', *(f'mlpotential.{task}.base' for task in TASK_QUANTITIES)],
         'options': [key for options in OPTIONS.values() for key in options],
         'backends': [*BACKENDS, *PROPERTIES, 'kcal/mol, angstrom'],
         'models': [text for item in PRETRAINED.values() for text in (item.name, item.doi, item.sha256)],

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from aiida_mlpotential.data.model import ModelData
 
 EXAMPLES = Path(__file__).parents[1] / 'examples'
-#: Examples that take a Code and a model, and need nothing else.
+#: Examples that take a Code and a model, and need nothing else; the last two are workflows, which try again.
 PLAIN = (
     'run_single_point.py',
     'run_batch.py',
@@ -253,11 +253,11 @@ def test_mistakes_are_one_sentence(model: ModelData, arguments: list[str], messa
         assert message in result.output
 
 
-def test_failure_is_an_error(model: ModelData, tmp_path: Path) -> None:
+@pytest.mark.parametrize('name', [*PLAIN[:-2], *(pytest.param(name, marks=pytest.mark.slow) for name in PLAIN[-2:])])
+def test_failure_is_an_error(model: ModelData, name: str) -> None:
     """A calculation without results ends an example with its exit message."""
     computer = orm.load_computer('localhost')
     orm.InstalledCode(label='false', computer=computer, filepath_executable='/bin/false').store()
-    for name in PLAIN:
-        result = _run(name, '--model', model.pk, '--code', 'false@localhost')
-        assert result.exit_code == 1
-        assert 'failed: ' in result.output
+    result = _run(name, '--model', model.pk, '--code', 'false@localhost')
+    assert result.exit_code == 1
+    assert 'failed: ' in result.output

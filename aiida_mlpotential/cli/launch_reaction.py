@@ -153,9 +153,13 @@ def _names(species: tuple[Species, ...]) -> str:
 
 def _make_builder(arguments: dict[str, Any]) -> Any:
     """Return the builder of the workflow."""
+    from aiida_mlpotential.data.stoichiometry import validate_stoichiometry
     from aiida_mlpotential.workflows.reaction import ReactionWorkChain
 
     coefficients, structures = _collect(arguments)
+    message = validate_stoichiometry(coefficients)
+    if message:
+        raise click.ClickException(message)
     given = {name: arguments[name] for name in ('temperatures', 'gas_pressure')}
     parameters = collect_parameters(given, 'thermochemistry')
     model = find_model(arguments['model'])

@@ -18,7 +18,7 @@ from .parameter_options import Command, collect_parameters, parameter_option, pa
 from .progress import Steps
 
 if TYPE_CHECKING:
-    from aiida.orm import Dict, WorkChainNode
+    from aiida.orm import ProcessNode
 
     from aiida_mlpotential.data.structures import StructureSetData
 
@@ -186,14 +186,13 @@ def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | No
     _fail_unless_finished(node)
 
 
-def _fail_unless_finished(node: WorkChainNode) -> None:
+def _fail_unless_finished(node: ProcessNode) -> None:
     """End the command with exit code 1 and the exit message of a screening, unless it succeeded."""
     if node.is_finished_ok:
         return
     state = f'exit code {node.exit_status}' if node.is_finished else str(node.process_state)
     message = reports.with_options(str(node.exit_message or node.exception or 'there is no message')).rstrip('.')
-    summary: Dict | None = node.outputs.summary if 'summary' in node.outputs else None
-    missing = summary is None or summary.get_dict().get('missing_slices')
+    missing = 'summary' not in node.outputs or node.outputs.summary['slices']['missing_slices']
     remedy = '\nThe same command again computes what is missing.' if missing else ''
     raise click.ClickException(
         f'{node.process_label}<{node.pk}> failed ({state}): {message}.{remedy}\n'

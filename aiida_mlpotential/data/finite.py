@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,8 +29,9 @@ def check_finite(files: Mapping[str, NpyFile], offsets: Array, status: Array) ->
         quantity = QUANTITIES.get(name)
         if quantity is None or quantity.integer or name == 'stress' or name in MAY_BE_MISSING:
             continue
-        mask = np.repeat(status == FrameStatus.OK, _rows_of_frames(quantity.shape, offsets))
-        if not _is_finite(file, mask, last=quantity.shape in ('member', 'member_mode')):
+        starts = np.concatenate([[0], np.cumsum(_rows_of_frames(quantity.shape, offsets))])
+        last = quantity.shape in ('member', 'member_mode')
+        if not _is_finite(file, starts, status == FrameStatus.OK, last):
             raise ResultsError(f'{name}.npy has NaN or infinity where the status is OK')
 
 
@@ -46,20 +48,25 @@ def _rows_of_frames(shape: Shape, offsets: Array) -> Array:
     return by_shape.get(shape, np.ones_like(atoms))
 
 
-def _is_finite(file: NpyFile, mask: Array, last: bool) -> bool:
-    """Return whether all values of the rows of a mask are finite.
+def _is_finite(file: NpyFile, starts: Array, chosen: Array, last: bool) -> bool:
+    """Return whether all values of the chosen structures are finite.
 
+    :param starts: where the rows of each structure begin, ``(n + 1,)``
+    :param chosen: ``(n,)``
     :param last: whether the rows are along the last axis, members along the first
     """
+    lengths = np.diff(starts)
     if len(file.shape) > 1 and file.fortran_order != last:  # not as workers write: rows do not follow each other
         values = np.moveaxis(file.load(), -1 if last else 0, 0)
-        return bool(np.isfinite(values[mask]).all())
-    width = int(np.prod(file.shape, dtype=np.int64)) // max(len(mask), 1)
+        return bool(np.isfinite(values[np.repeat(chosen, lengths)]).all())
+    width = int(np.prod(file.shape, dtype=np.int64)) // max(int(starts[-1]), 1)
+    edges = np.searchsorted(starts, np.arange(0, int(starts[-1]) + 1, _BLOCK_ROWS), side='right') - 1
     with file.open() as handle:
         handle.seek(file.data_start)
-        for start in range(0, len(mask), _BLOCK_ROWS):
-            chosen = mask[start : start + _BLOCK_ROWS]
-            block = np.frombuffer(handle.read(len(chosen) * width * file.dtype.itemsize), dtype=file.dtype)
-            if not np.isfinite(block.reshape(len(chosen), -1)[chosen]).all():
+        for begin, end in itertools.pairwise(np.unique([*edges, 0, len(lengths)])):  # not all in memory at once
+            rows = int(starts[end] - starts[begin])
+            block = np.frombuffer(handle.read(rows * width * file.dtype.itemsize), dtype=file.dtype)
+            mask = np.repeat(chosen[begin:end], lengths[begin:end])
+            if not np.isfinite(block.reshape(rows, width)[mask]).all():
                 return False
     return True

@@ -42,7 +42,7 @@ def spread_figure(results: Mapping[str, ResultsData], threshold: float | None = 
     bins = _bins(every)
     for colour, (label, values) in zip(COLOURS, spreads.items(), strict=False):
         name = f'{label or results[label].base.attributes.get("model_name", "")} ({len(values)})'
-        axes.hist(values, bins=bins, color=colour, alpha=0.6, label=name)
+        axes.hist(values, bins=bins.tolist(), color=colour, alpha=0.6, label=name)
     if threshold is not None:
         _draw_threshold(axes, threshold, every)
     if _is_wide(every):
@@ -121,7 +121,7 @@ def _frames(results: ResultsData, structures: Structures) -> Any:
 
 def _size(good: Array) -> float:
     """Return how large a point is: small where there are many."""
-    return float(np.clip(4000 / max(np.count_nonzero(good), 1), 2, 24))
+    return float(np.clip(4000 / max(int(np.count_nonzero(good)), 1), 2, 24))
 
 
 def _spreads(results: ResultsData) -> Array:

@@ -13,6 +13,7 @@ from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.selection import Selection
 from aiida_mlpotential.data.structures import StructureSetData
 
+from . import staged
 from .processes import TERMINATED, task_of
 
 
@@ -81,7 +82,8 @@ def _read_level(root: int, depth: int) -> list[CalledJob]:
     query.add_projection(_tag(depth), ['id', 'process_type', *(f'attributes.{name}' for name in attributes)])
     if depth:
         query.add_projection(_tag(depth - 1), 'attributes.process_state')
-    rows = [row for row in query.dict() if task_of(row[_tag(depth)]['process_type']) is not None]
+    none = (None, staged.TASK)  # a copy of a model has no structures to count
+    rows = [row for row in query.dict() if task_of(row[_tag(depth)]['process_type']) not in none]
     if not rows:
         return []
     models = _inputs(root, depth, ModelData, 'model', 'attributes.name')

@@ -145,7 +145,12 @@ class Handlers(BaseRestartWorkChain):
 
     @process_handler(
         priority=500,
-        exit_codes=_codes('ERROR_SOME_STRUCTURES_FAILED', 'ERROR_ALL_STRUCTURES_FAILED', 'ERROR_WRONG_CHARACTER'),
+        exit_codes=_codes(
+            'ERROR_SOME_STRUCTURES_FAILED',
+            'ERROR_ALL_STRUCTURES_FAILED',
+            'ERROR_NOT_CONVERGED',
+            'ERROR_WRONG_CHARACTER',
+        ),
     )
     def handle_bad_structures(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
         """Say which structures failed; another run would not mend them, and the others are done."""

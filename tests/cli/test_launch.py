@@ -12,7 +12,6 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from aiida_mlpotential import library
-from aiida_mlpotential.cli.inputs import first_line
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
@@ -253,15 +252,6 @@ def test_output_that_cannot_be_written(code, emt: ModelData, molecules: Path, in
     assert result.exit_code == 1
     assert 'cannot be written (No space left on device)' in result.output
     assert f'the results are stored in node {_last().outputs.results.pk}.' in result.output
-
-
-def test_first_line() -> None:
-    """AiiDA's path through the ports is left out; what it found wrong is not."""
-    prefix = "Error occurred validating port 'inputs.parameters': "
-    assert first_line(ValueError(f'{prefix}parameters: unknown key\nmore')) == 'parameters: unknown key'
-    assert first_line(ValueError('plain')) == 'plain'
-    assert first_line(ValueError('for the hessian set precision to double')) == 'for the hessian add --precision double'
-    assert first_line(ValueError()) == 'ValueError'
 
 
 @pytest.fixture

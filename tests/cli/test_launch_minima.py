@@ -70,10 +70,10 @@ def test_without_the_option_it_is_one_job(code, emt, clusters, invoke) -> None:
 
 
 def test_a_failure_is_an_error(code, emt, clusters, invoke) -> None:
-    ase.io.write(clusters, Atoms('N2', positions=[[0, 0, 0], [0, 0, 30.0]]))
-    result = invoke(*COMMAND, clusters, '-M', emt.pk, '--optimize', '--symmetry-number', '2')
+    result = invoke(*COMMAND, clusters, '-M', emt.pk, '--optimize', '--index', '1', '--expected', 'transition_state')
     assert result.exit_code == 1
     assert 'ThermochemistryWorkChain<' in result.output
+    assert 'WRONG_CHARACTER' in result.output
     assert 'Traceback' not in result.output
 
 

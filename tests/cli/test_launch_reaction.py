@@ -128,7 +128,7 @@ def test_daemon(code, emt, clusters, invoke, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ('file', 'name'), [('a b-c.xyz', 'a_b_c'), ('2h.xyz', 's_2h'), ('öl.xyz', 'l'), ('--.xyz', 's_')]
+    ('file', 'name'), [('a b-c.xyz', 'a_b_c'), ('2h.xyz', 's_2h'), ('öl.xyz', 'l'), ('--.xyz', 's')]
 )
 def test_names_of_species(file: str, name: str) -> None:
     """A link in the database is called so: letters, digits and underscores."""

@@ -85,8 +85,8 @@ def test_nothing_is_stored_twice(structures, parts):
 
 
 def test_attributes_are_those_of_one_job(structures, parts, whole, make_folder, info):
-    single = ResultsData.from_folder(make_folder(whole), info, structures_info=structures.info).base.attributes.all
-    merged = merge(structures, parts).base.attributes.all
+    single = ResultsData.from_folder(make_folder(whole), info, structures_info=structures.info).store()
+    single, merged = (item.base.attributes.all for item in (single, merge(structures, parts)))
     assert merged['structures_uuid'] == structures.uuid
     different = {'parts', 'structures_uuid', 'structures_sha256', 'selection'}
     for key in set(single) - different - {'energy_std_mean'}:

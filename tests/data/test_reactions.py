@@ -150,6 +150,18 @@ class TestSpecies:
             np.testing.assert_allclose(changed.members[name], species.members[name], atol=1e-12)
         assert np.isfinite(changed.members['gibbs_energy_quasi_rrho']).all()
 
+    def test_the_same_modes_count_for_all_members(self):
+        """A mode that is too low for the mean counts for no member, however high it is there, but in quasi-RRHO."""
+        arrays = _arrays(soft=15.0)
+        arrays['member_frequencies'][:, 6] = [25.0, 26.0, 27.0, 28.0]
+        species = SpeciesThermochemistry.of(_results(arrays))
+        arrays['member_frequencies'][:, 6] = [45.0, 26.0, 67.0, 28.0]
+        changed = SpeciesThermochemistry.of(_results(arrays))
+        for name in ('enthalpy', 'gibbs_energy', 'entropy_term'):
+            np.testing.assert_allclose(changed.members[name], species.members[name], atol=1e-12)
+        shift = changed.members['gibbs_energy_quasi_rrho'] - species.members['gibbs_energy_quasi_rrho']
+        assert (np.abs(shift[[0, 2], 0]) > 1e-3).all()
+
     def test_without_an_ensemble_there_are_values_only(self):
         arrays = _arrays()
         del arrays['member_energies'], arrays['member_frequencies']

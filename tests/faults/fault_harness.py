@@ -49,7 +49,7 @@ faults.local = aiida_faults:FaultyTransport
 """
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
     """Return the first true value of a condition; fail if it takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -173,7 +173,7 @@ class Site:
         """Submit the screening; return when some slices are done and the others under way, at the gate."""
         self.gate.close(SCREENED, together=True)
         node = self.screen(**changes)
-        wait_for(lambda: len(self.gate.computed()) >= SCREENED, 'the screening reaches the gate', 120)
+        wait_for(lambda: len(self.gate.computed()) >= SCREENED, 'the screening reaches the gate', 200)
         wait_for(lambda: len(self.slices(node)) >= 2, 'the first slices are stored')
         wait_for(lambda: len(self.running(node)) == 2, 'the next slices are under way')
         return node
@@ -192,7 +192,7 @@ class Site:
         jobs = [job for job in self.jobs(screening) if not job.is_terminated and job.get_job_id()]
         return [job for job in jobs if not self.is_local or self.workers_of(job)]
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
         """Return the first true value of a condition; fail if it takes too long."""
         return wait_for(condition, what, seconds)
 
@@ -239,7 +239,7 @@ class Site:
         """Return whether the fault is still to come."""
         return (self.folder / 'armed' / name).exists()
 
-    def finish(self, node: Any, seconds: float = 90.0) -> Any:
+    def finish(self, node: Any, seconds: float = 200.0) -> Any:
         """Wait until a process has ended; return its node."""
         wait_for(lambda: node.is_terminated, f'{node.process_label}<{node.pk}> ends', seconds)
         return node

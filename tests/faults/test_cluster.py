@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-pytestmark = [pytest.mark.servers, pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.servers, pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _NODE_FAILURE = 140
 
@@ -28,10 +28,10 @@ def test_kill_of_slurmd(cluster, cluster_site, nothing_lost):
     os.kill(int(cluster.shell(f'cat {cluster.directory}/slurm/run/slurmd-{node}.pid')), signal.SIGKILL)
     try:
         for job in hit:
-            site.finish(job, seconds=120)
+            site.finish(job)
             assert job.exit_status == _NODE_FAILURE
         site.gate.open()
-        site.finish(screening, seconds=150)
+        site.finish(screening, seconds=300)
     finally:
         cluster.start_node(node)
     assert screening.is_finished_ok, screening.exit_message

@@ -14,7 +14,7 @@ from aiida.manage import get_manager
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.parsers.single_point import SinglePointParser
 
-pytestmark = [pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _CODES = SinglePointCalculation.exit_codes
 

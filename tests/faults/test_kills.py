@@ -9,7 +9,7 @@ import pytest
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 
-pytestmark = [pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.fault(

@@ -12,7 +12,7 @@ from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.parsers.single_point import SinglePointParser
 from aiida_mlpotential.worker import schema
 
-pytestmark = [pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _CODES = SinglePointCalculation.exit_codes
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = [pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def _finish(site, screening, nothing_lost, computed_again=0):
     """Let the screening go on to its end and compare its results."""
     site.gate.open()
-    site.finish(screening, seconds=150)
+    site.finish(screening, seconds=300)
     assert screening.is_finished_ok, screening.exit_message
     nothing_lost(screening.outputs.results, computed_again)
 
@@ -76,11 +76,11 @@ def test_a_killed_screening_is_submitted_again(site, nothing_lost):
     then='Both run to their end; the second takes from the first what is done, and computes the rest once more',
 )
 def test_a_screening_submitted_twice(site, nothing_lost):
-    first = site.screen_half(slice_size=10)
-    n_done = len(site.slices(first)) * 10
-    second = site.screen(slice_size=10, reuse=True)
+    first = site.screen_half(slice_size=13)
+    n_done = len(site.slices(first)) * 13
+    second = site.screen(slice_size=13, reuse=True)
     site.gate.open()
     for screening in (first, second):
-        site.finish(screening, seconds=150)
+        site.finish(screening, seconds=300)
         assert screening.is_finished_ok, screening.exit_message
         nothing_lost(screening.outputs.results, computed_again=60 - n_done)

@@ -12,6 +12,7 @@ from ase import Atoms
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.staged import find_staged, linked_copy, list_staged
+from aiida_mlpotential.queries.tree import called_jobs
 
 MODEL_FILE = Path(__file__).resolve().parents[1] / 'fixtures' / 'torchani' / 'custom_full_ani.pt'
 
@@ -38,6 +39,7 @@ def test_the_copy_is_made_once_and_a_bad_one_is_replaced(model, builder, localho
     _, first = run_get_node(builder)
     assert first.is_finished_ok, first.exit_message
     assert _called(first) == ['StageModelCalculation', 'SinglePointCalculation']
+    assert [job.task for job in called_jobs(first.pk)] == ['single_point']  # nothing for `watch` to count in a copy
     copy = find_staged(model, localhost)
     assert copy.creator.caller.pk == first.pk
 

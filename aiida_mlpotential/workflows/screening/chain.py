@@ -140,8 +140,9 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         wanted = {}
         for label in sorted({item['model'] for item in self.ctx.todo}):
             model, code = self.inputs.models[label], self._code(label)
-            if should_stage(model, code, code.computer, self.inputs.get('stage_model')):
-                wanted[model.uuid, code.computer.uuid] = (model, code.computer)
+            computer = code.computer
+            if computer is not None and should_stage(model, code, computer, self.inputs.get('stage_model')):
+                wanted[model.uuid, computer.uuid] = (model, computer)
         for model, computer in wanted.values():
             self.to_context(staged=append_(self.submit_staging(model, computer)))
 

@@ -81,7 +81,7 @@ def _check_optimization(inputs: Mapping[str, Any], models: Mapping[str, ModelDat
 def _check_job(task: str, inputs: Mapping[str, Any], model: ModelData, parameters: orm.Dict | None) -> str | None:
     process: type[CalcJob] = CalculationFactory(f'mlpotential.{task}')  # type: ignore[assignment]
     job = {'model': model, 'structures': inputs['structures'], 'parameters': parameters}
-    return validate_inputs(process, job, ('structure', 'structures'))  # type: ignore[arg-type]
+    return validate_inputs(process, job, ('structure', 'structures'))
 
 
 def optimizing_model(inputs: Mapping[str, Any]) -> str:

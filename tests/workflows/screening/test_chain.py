@@ -17,8 +17,8 @@ from aiida_mlpotential.workflows.screening.chain import ScreeningWorkChain
 from aiida_mlpotential.workflows.screening.lane import ScreeningLaneWorkChain
 
 
-def make_structures(number=10, bad=()):
-    random = np.random.default_rng(3)
+def make_structures(number=10, bad=(), seed=3):
+    random = np.random.default_rng(seed)
     found = []
     for index in range(number):
         atoms = bulk('Si' if index in bad else 'Cu') * (1 + index % 2, 1, 1)
@@ -161,16 +161,17 @@ def test_nothing_is_selected_where_no_structure_has_a_spread(python_code, run_sc
 
 def test_only_missing_slices_run_again(screen, monkeypatch):
     """A lane that loses the middle slice on its first turn: the second round runs that one and no other."""
-    run_slice, lost = ScreeningLaneWorkChain.run_slice, []
+    next_slice, lost = ScreeningLaneWorkChain._slice, []
 
     def lose_one(self):
-        if self._slice().start == 3 and not lost:
-            lost.append(self._slice().name)
+        item = next_slice(self)
+        if item.start == 3 and not lost:
+            lost.append(item.name)
             raise RuntimeError('lost')
-        return run_slice(self)
+        return item
 
-    monkeypatch.setattr(ScreeningLaneWorkChain, 'run_slice', lose_one)
-    outputs, node = screen(structures=make_structures(), max_concurrent=3)
+    monkeypatch.setattr(ScreeningLaneWorkChain, '_slice', lose_one)
+    outputs, node = screen(structures=make_structures(seed=11), max_concurrent=3)
     assert lost
     assert node.is_finished_ok, node.exit_message
     assert outputs['results']['emt'].n_ok == 10
@@ -179,15 +180,16 @@ def test_only_missing_slices_run_again(screen, monkeypatch):
 
 
 def test_what_stays_missing_is_said_and_the_rest_is_kept(screen, monkeypatch):
-    run_slice = ScreeningLaneWorkChain.run_slice
+    next_slice = ScreeningLaneWorkChain._slice
 
     def lose_always(self):
-        if self._slice().start == 3:
+        item = next_slice(self)
+        if item.start == 3:
             raise RuntimeError('lost')
-        return run_slice(self)
+        return item
 
-    monkeypatch.setattr(ScreeningLaneWorkChain, 'run_slice', lose_always)
-    structures = make_structures()
+    monkeypatch.setattr(ScreeningLaneWorkChain, '_slice', lose_always)
+    structures = make_structures(seed=12)
     outputs, node = screen(structures=structures, max_concurrent=3)
     assert node.exit_status == 610
     assert 'emt__000000003' in node.exit_message
@@ -212,6 +214,7 @@ def test_a_model_is_staged_once_for_all_lanes(python_code, run_screening_models)
         slice_size=4,
         max_concurrent=2,
         stage_model=True,
+        reuse=False,
     )
     assert node.is_finished_ok, node.exit_message
     labels = [job.process_label for job in jobs_of(node)]
