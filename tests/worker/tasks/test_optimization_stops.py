@@ -77,6 +77,26 @@ def test_a_soft_stop_of_another_optimizer(make_context, emt, crystals):
     assert any('under way' in note for note in context.notes)
 
 
+@pytest.mark.parametrize(
+    ('first', 'second'), [('LBFGS', 'FIRE'), ('FIRE', 'LBFGS'), ('FIRE2', 'LBFGS'), ('LBFGS', 'BFGS')]
+)
+def test_a_change_of_the_optimizer_goes_on_from_the_geometries(make_context, emt, crystals, first, second):
+    """Steps are counted on, and the first energy stays that of the first geometry."""
+    frames = crystals().select([3])
+    stopped = run(make_context(GeometryOptimization, emt, frames, stopping=After(4), optimizer=first))
+    assert stopped.store.status.tolist() == [FrameStatus.PENDING]
+    before = stopped.checkpoints.load()
+    context = run(make_context(GeometryOptimization, emt, frames, optimizer=second, stopping=After(0)))
+    after = context.checkpoints.load()
+    for name in ('positions', 'steps', 'initial_energy', 'floor'):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert (str(before['optimizer']), str(after['optimizer'])) == (first, second)
+    context = run(make_context(GeometryOptimization, emt, frames, optimizer=second))
+    assert context.store.status.tolist() == [FrameStatus.OK]
+    assert read(context, 'steps')[0] > before['steps'][0] > 0
+    assert read(context, 'initial_energies')[0] == before['initial_energy'][0]
+
+
 def test_frames_that_a_later_run_finished_are_not_taken_up_again(make_context, emt, monkeypatch, crystals):
     """A checkpoint may be older than the results: what is finished stays finished."""
     frames = crystals()
