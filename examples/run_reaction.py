@@ -1,7 +1,9 @@
 """Two molecules of methanol to ether and water, with spread and picture: ``verdi run examples/run_reaction.py``.
 
 Needs a Code, made once by ``aiida-mlpotential setup``, and the extras ``symmetry``, whose library finds point groups,
-and ``plots``. The workflow optimizes all species in one job; their thermochemistry is a second one.
+and ``plots``. The workflow optimizes all species in one job; their thermochemistry is a second one. Where the profile
+has no broker, run ``verdi config set runner.poll.interval 1`` first: by default AiiDA looks once a minute whether a
+step is done.
 """
 
 from pathlib import Path

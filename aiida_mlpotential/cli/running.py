@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
     from aiida.orm import ProcessNode
 
+#: Seconds between two looks at the processes that a workflow waits for.
+POLL_INTERVAL = 1.0
 PROTOCOLS = ('fast', 'balanced', 'precise')
 
 PROTOCOL = click.option(
@@ -43,14 +45,27 @@ def queue_options(command: Any) -> Any:
     return command
 
 
+def run_node(process: Any, inputs: Any = None) -> Any:
+    """Run a process to its end in this interpreter, and return its node.
+
+    Where the profile has no broker, AiiDA looks every minute whether a process that a workflow waits for has ended: for
+    workflows in workflows that is minutes of doing nothing. Here it looks every second.
+
+    :param process: a class, or a builder with its inputs
+    :raises ValueError: if the inputs are refused
+    """
+    from aiida.manage import get_manager
+
+    with get_manager().create_runner(poll_interval=POLL_INTERVAL) as runner:
+        return runner.run_get_node(process, inputs).node
+
+
 def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
     """Run a workflow to its end; inputs that it refuses end the command with one sentence."""
-    from aiida.engine import run_get_node
-
     node: Any
     with Steps().step(title) as step:
         try:
-            _, node = run_get_node(builder)
+            node = run_node(builder)
         except ValueError as exception:
             raise click.ClickException(first_line(exception)) from exception
         show_outcome(step, node)

@@ -44,3 +44,22 @@ def test_submission_without_a_broker(code, emt):
     builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, structure)
     with pytest.raises(click.ClickException, match='Or leave out --daemon'):
         running.submit_workflow(builder)
+
+
+def test_a_workflow_does_not_wait_for_a_minute(code, emt, monkeypatch):
+    """AiiDA's default for profiles without a broker is a minute for each process that is waited for."""
+    from aiida.manage.manager import Manager
+
+    intervals, original = [], Manager.create_runner
+
+    def create_runner(self, **settings):
+        intervals.append(settings.get('poll_interval'))
+        return original(self, **settings)
+
+    monkeypatch.setattr(Manager, 'create_runner', create_runner)
+    structure = orm.StructureData(pbc=False)
+    structure.append_atom(position=(0, 0, 0), symbols='Cu')
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, structure)
+    node = running.run_workflow(builder, 'an atom')
+    assert node.is_finished_ok, node.exit_message
+    assert intervals[0] == running.POLL_INTERVAL <= 1

@@ -83,7 +83,7 @@ def test_a_soft_stop_of_another_optimizer(make_context, emt, crystals):
 def test_a_change_of_the_optimizer_goes_on_from_the_geometries(make_context, emt, crystals, first, second):
     """Steps are counted on, and the first energy stays that of the first geometry."""
     frames = crystals().select([3])
-    stopped = run(make_context(GeometryOptimization, emt, frames, stopping=After(4), optimizer=first))
+    stopped = run(make_context(GeometryOptimization, emt, frames, stopping=After(3), optimizer=first))
     assert stopped.store.status.tolist() == [FrameStatus.PENDING]
     before = stopped.checkpoints.load()
     context = run(make_context(GeometryOptimization, emt, frames, optimizer=second, stopping=After(0)))
