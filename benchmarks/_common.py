@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import operator
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,3 +163,25 @@ def temporary_profile(directory: Path) -> Iterator[Any]:
         computer.set_minimum_job_poll_interval(0.2)
         computer.set_default_mpiprocs_per_machine(1)
         yield orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()
+
+
+@contextlib.contextmanager
+def daemon_profile(directory: Path) -> Iterator[Any]:
+    """Load a profile with a broker and a running daemon, as users have one, and yield a code for the running Python."""
+    os.environ['AIIDA_PATH'] = str(directory)
+    os.environ['PYTHONPATH'] = str(Path(__file__).parent)  # the daemon runs a workflow from here
+    (directory / '.aiida').mkdir()
+    verdi = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
+    verdi(['verdi', 'presto', '--use-zeromq', '--profile-name', 'benchmark'])
+    from aiida import load_profile, orm
+
+    load_profile('benchmark')
+    computer = orm.load_computer('localhost')
+    computer.configure(safe_interval=0, use_login_shell=False)
+    computer.set_minimum_job_poll_interval(0.2)
+    code = orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()
+    verdi(['verdi', '-p', 'benchmark', 'daemon', 'start', '1'])
+    try:
+        yield code
+    finally:
+        verdi(['verdi', '-p', 'benchmark', 'daemon', 'stop'])

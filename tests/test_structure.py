@@ -173,6 +173,7 @@ def test_all_groups_of_entry_points() -> None:
         'aiida.calculations',
         'aiida.calculations.monitors',
         'aiida.parsers',
+        'aiida.workflows',
         'console_scripts',
     }
 

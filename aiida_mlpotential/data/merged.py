@@ -137,7 +137,8 @@ class MergedResultsData(ResultsData):
         axis, rows = _rows(name, self.get_array('offsets'))
         shape = list(example.shape)
         shape[axis] = int(rows[-1])
-        whole = np.full(shape, _missing(name, example.dtype), dtype=example.dtype)
+        dtype = np.result_type(*loaded.values())  # texts are as long in each part as its longest one
+        whole = np.full(shape, _missing(name, dtype), dtype=dtype)
         for number, start, stop, there in self._parts():
             if there:
                 index: list[Any] = [slice(None)] * len(shape)

@@ -144,13 +144,14 @@ def settings_of(results: ResultsData) -> Settings:
 def _members(results: ResultsData, settings: Settings, values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the values of each member, ``(m, n, t)`` each: those of the mean, and what the member has more.
 
-    Without the modes of the members, only their energies are known.
+    Without the modes of the members, as those of a backend without forces of members, only their energies are known.
     """
     names = set(results.get_arraynames())
     if 'member_energies' not in names or results.get_array('member_energies').shape[0] < 2:
         return {}
     energies = (results.get_array('member_energies') - results.energies)[..., None]
-    if not {'member_gibbs_energies', 'member_frequencies'} <= names:
+    known = {'member_gibbs_energies', 'member_frequencies'} <= names
+    if not known or not np.isfinite(results.get_array('member_gibbs_energies')).all():
         return {'energy': values['energy'] + energies}
     shifts = [_shifts(results, index, settings) for index in range(len(results))]
     zero, warm, quasi = (np.stack([shift[key] for shift in shifts], axis=1) for key in ('zero', 'warm', 'quasi'))

@@ -260,7 +260,10 @@ class ResultsData(orm.ArrayData):
     def frames_of(self, node: StructureSetData | orm.StructureData) -> Frames:
         """Return the structures of a node: of the set that a job took a part of, that part."""
         attributes = self.base.attributes
-        is_input = node.uuid == attributes.get('structures_uuid', None)
+        # A copy is as good: results from the cache, or of an earlier screening, name the set that they were made of.
+        is_input = node.uuid == attributes.get('structures_uuid', None) or (
+            isinstance(node, StructureSetData) and node.sha256 == attributes.get('structures_sha256', None)
+        )
         return select_frames(node, attributes.get('selection', None) if is_input else None)
 
     def get_structures_node(self) -> StructureSetData | orm.StructureData:

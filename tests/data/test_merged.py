@@ -155,3 +155,10 @@ def test_a_node_without_files_is_refused(structures, parts):
     node.base.repository.delete_object('part-00001/status.npy')
     with pytest.raises(ValidationError, match='part 1 has no files'):
         node.store()
+
+
+def test_texts_of_a_part_are_not_cut_to_the_length_of_another(structures, parts, monkeypatch):
+    node = MergedResultsData.from_parts(structures, [parts[0], Part(2, 3), parts[2]])
+    texts = {0: np.array(['C2v', 'C1']), 2: np.array(['D*h-long'])}
+    monkeypatch.setattr(node, '_load', lambda number, name: texts[number])
+    assert node._join('point_groups').tolist() == ['C2v', 'C1', '', 'D*h-long']

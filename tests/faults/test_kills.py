@@ -52,8 +52,9 @@ def test_kill_of_the_daemon_workers(site, nothing_lost):
 
 @pytest.mark.fault(
     what='The broker is killed',
-    injected='SIGKILL to the ZeroMQ broker while the job runs',
-    then='The daemon starts another; the job goes on',
+    injected='SIGKILL to the ZeroMQ broker while one job runs, and another is submitted afterwards',
+    then='The daemon starts another broker and the job ends by itself; nothing new begins, as workers of AiiDA keep '
+    'to the broker that they know, until `verdi daemon stop`, `verdi process repair`, `verdi daemon start`',
 )
 def test_kill_of_the_broker(site, nothing_lost):
     node = site.submit_half()
@@ -62,6 +63,13 @@ def test_kill_of_the_broker(site, nothing_lost):
     site.finish(node)
     assert node.is_finished_ok, node.exit_message
     nothing_lost(node.outputs.results)
+
+    site.reconnect()
+    site.gate.forget()
+    waiting = site.submit()
+    site.repair()
+    site.finish(waiting)
+    nothing_lost(waiting.outputs.results)
 
 
 @pytest.mark.fault(

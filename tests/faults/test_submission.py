@@ -58,5 +58,5 @@ def test_the_host_is_switched_off(site, nothing_lost):
     for node in (first, second):
         site.finish(node)
         assert node.is_finished_ok, node.exit_message
-    nothing_lost(first.outputs.results, computed_again=len(second.outputs.results))
-    nothing_lost(second.outputs.results, computed_again=len(first.outputs.results))
+    nothing_lost(first.outputs.results, beside=len(second.outputs.results))
+    nothing_lost(second.outputs.results, beside=len(first.outputs.results))

@@ -55,7 +55,7 @@ def test_nothing_is_lost() -> None:
     assert {row[3].split(' of ')[0] for row in rows} == {'0'}
 
 
-@pytest.mark.parametrize(('function', 'fault'), _faults(), ids=lambda item: getattr(item, '__name__', ''))
+@pytest.mark.parametrize(('function', 'fault'), list(_faults()), ids=lambda item: getattr(item, '__name__', ''))
 def test_tests_of_faults_compare_results(function: FunctionType, fault: dict[str, str]) -> None:
     """Each test says three things for its row, and takes the fixture that compares results bit by bit."""
     assert sorted(fault) == ['injected', 'then', 'what']

@@ -14,18 +14,18 @@ from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.progress import PLAN_EXTRA
 from aiida_mlpotential.queries.slices import Origin, find_slices
+from aiida_mlpotential.worker.errors import FrameStatus
 
 from .. import exit_codes
 from ..staging import StagingMixin, should_stage
 from .collecting import Outcome, collect, outcome_of
 from .diversity import select_structures
-from .lane import ScreeningLaneWorkChain
+from .lane import ScreeningLaneWorkChain, workflow_of
 from .merging import merge_results, merge_structures, part_name
 from .protocol import ScreeningProtocolMixin
 from .ranking import rank_structures
 from .slices import DEFAULT_SIZE, Slice, deal, take_apart
 from .specification import define_inputs, define_outputs
-from .summary import summarize
 from .validation import optimizing_model
 
 #: So often a slice is given to a lane: a first time, and once more if anything of it is missing.
@@ -60,8 +60,8 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
             cls.finish,
         )
         exit_codes.declare_exit_codes(spec)
-        spec.exit_code(610, 'ERROR_SLICES_MISSING', 'Some slices are not complete, the others are merged: {detail}')
-        spec.exit_code(611, 'ERROR_NO_RESULTS', 'No slice has results: {detail}')
+        spec.exit_code(810, 'ERROR_SLICES_MISSING', 'Some slices are not complete, the others are merged: {detail}')
+        spec.exit_code(811, 'ERROR_NO_RESULTS', 'No slice has results: {detail}')
 
     def setup(self) -> None:
         """Take the set apart, and say how much there is to do."""
@@ -69,7 +69,7 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         size = self.inputs.slice_size.value if 'slice_size' in self.inputs else DEFAULT_SIZE
         self.ctx.slices = [list(item) for item in take_apart(len(structures), size)]
         self.ctx.structures = structures
-        self.ctx.missing = []
+        self.ctx.missing, self.ctx.unoptimized = [], {}
         rounds = len(self.inputs.models) + bool(self.should_optimize())
         self.ctx.plan = {'structures': rounds * len(structures), 'slices': rounds * len(self.ctx.slices)}
         self.ctx.plan.update(reused_structures=0, reused_slices=0, reused_failed=0)
@@ -103,6 +103,8 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
                     self.ctx.outcomes[item.name] = dataclasses.asdict(outcome)
                     self._count_reused(outcome)
                 else:
+                    if outcome.results is not None:  # kept should no lane get further
+                        self.ctx.outcomes[item.name] = dataclasses.asdict(outcome)
                     self.ctx.todo.append(dataclasses.replace(item, parent=outcome.parent).to_dict())
         self.node.base.extras.set(PLAN_EXTRA, dict(self.ctx.plan))
 
@@ -167,6 +169,12 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
             shared['stage_model'] = self.inputs.stage_model
         if not all(node.is_finished_ok for node in self.ctx.get('staged', [])):
             shared['stage_model'] = False  # else every slice would try again what failed once
+        if len(todo) <= self.inputs.max_concurrent.value:  # all at once: there is nothing for lanes to put in a row
+            for item in todo:
+                workflow, inputs = workflow_of(item, shared)
+                self.to_context(lanes=append_(self.submit(workflow, **inputs)))
+            self.report(f'{self.ctx.task}: {len(todo)} slices at once, round {self.ctx.round}')
+            return
         lanes = deal(todo, self.inputs.max_concurrent.value)
         for number, lane in enumerate(lanes):
             slices = orm.List([item.to_dict() for item in lane])
@@ -206,9 +214,23 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         parts = self._parts(optimizing_model(self.inputs), 'structures')
         if not parts:
             return self.exit_codes.ERROR_NO_RESULTS.format(detail='of the optimization')
+        self.ctx.unoptimized = self._unoptimized()
+        if self.ctx.unoptimized:
+            number = len(self.ctx.unoptimized)
+            self.report(f'{number} structures were not optimized to the end: they are evaluated and not ranked')
         self.ctx.structures = merge_structures(self.inputs.structures, orm.List(self.ctx.slices), **parts)
         self.out('output_structures', self.ctx.structures)
         return None
+
+    def _unoptimized(self) -> dict[str, str]:
+        """Return how the optimization of structures ended, by number, where it did not end well."""
+        found, parts = {}, self._parts(optimizing_model(self.inputs), 'results')
+        for start, stop in self.ctx.slices:
+            results: ResultsData | None = parts.get(part_name(start))
+            statuses = np.full(stop - start, FrameStatus.PENDING) if results is None else results.status
+            wrong = np.flatnonzero(statuses != FrameStatus.OK).tolist()
+            found.update((str(start + index), FrameStatus(int(statuses[index])).name) for index in wrong)
+        return found
 
     def _note_missing(self) -> None:
         self.ctx.missing = [*self.ctx.missing, *(f'{self.ctx.task} {Slice(**item).name}' for item in self.ctx.todo)]
@@ -228,11 +250,13 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         return None
 
     def rank(self) -> None:
-        """Rank the structures of each formula, and flag the uncertain ones."""
+        """Rank the structures of each formula, flag the uncertain ones, and sum up."""
         max_qbc = self.inputs.max_qbc.value if 'max_qbc' in self.inputs else None
-        settings = orm.Dict({'max_qbc': max_qbc})
-        self.ctx.ranking = rank_structures(self.ctx.structures, settings, **self.ctx.merged)
-        self.out('ranking', self.ctx.ranking)
+        slices = {**self.ctx.plan, 'missing_slices': self.ctx.missing}
+        settings = orm.Dict({'max_qbc': max_qbc, 'slices': slices, 'unoptimized': self.ctx.unoptimized})
+        found = rank_structures(self.ctx.structures, settings, **self.ctx.merged)
+        self.ctx.ranking = found['ranking']
+        self.out_many(found)
 
     def should_select(self) -> bool:
         """Return whether structures are to be chosen for reference calculations, and any has a spread to go by."""
@@ -249,16 +273,16 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         self.out('selected_structures', node)
 
     def finish(self) -> ExitCode | None:
-        """Sum up, and say what is missing or failed."""
-        summary = summarize(self.ctx.merged, self.ctx.ranking, {**self.ctx.plan, 'missing_slices': self.ctx.missing})
-        self.out('summary', summary)
+        """Say what is missing or failed."""
         if self.ctx.missing:
             return self.exit_codes.ERROR_SLICES_MISSING.format(detail=', '.join(self.ctx.missing[:5]))
         failed = {label: node.n_failed for label, node in self.ctx.merged.items() if node.n_failed}
-        if not failed:
+        total, unoptimized = len(self.ctx.structures), len(self.ctx.unoptimized)
+        details = [f'{unoptimized} of {total} in the optimization'] if unoptimized else []
+        details += [f'{number} of {total} with {label}' for label, number in failed.items()]
+        if not details:
             return None
-        detail = ', '.join(f'{number} of {len(self.ctx.structures)} with {label}' for label, number in failed.items())
         all_failed = all(node.n_ok == 0 for node in self.ctx.merged.values())
         name = 'ERROR_ALL_STRUCTURES_FAILED' if all_failed else 'ERROR_SOME_STRUCTURES_FAILED'
         code: ExitCode = getattr(self.exit_codes, name)
-        return code.format(detail=detail)
+        return code.format(detail=', '.join(details))

@@ -44,6 +44,11 @@ def _age(node: orm.ProcessNode) -> int:
     return node.pk or 0
 
 
+def _chains(lane: orm.WorkChainNode) -> list[orm.ProcessNode]:
+    """Return the base workflows of a lane; what is none, is one itself."""
+    return lane.called if lane.process_label == 'ScreeningLaneWorkChain' else [lane]
+
+
 def collect(lanes: Iterable[orm.WorkChainNode]) -> dict[str, Outcome]:
     """Return the outcome of each slice that lanes began, by its name: of the last job that has results.
 
@@ -51,8 +56,9 @@ def collect(lanes: Iterable[orm.WorkChainNode]) -> dict[str, Outcome]:
     """
     found: dict[str, Outcome] = {}
     for lane in lanes:
-        for chain in sorted(lane.called, key=_age):
-            jobs = [node for node in chain.called if isinstance(node, orm.CalcJobNode)]
+        for chain in sorted(_chains(lane), key=_age):
+            # A copy of the model that was made first is a job, too, but none of the slice.
+            jobs = [node for node in chain.called if isinstance(node, orm.CalcJobNode) and 'structures' in node.inputs]
             for job in sorted(jobs, key=_age):
                 outcome = outcome_of(job)
                 if outcome.results is not None or (outcome.parent is not None and chain.label not in found):

@@ -19,6 +19,8 @@ POOL_FACTOR = 20
 CUTOFF, N_BINS = 6.0, 24
 #: Atoms whose pairs are looked for at once.
 _BATCH_ATOMS = 20_000
+#: Structures whose descriptions are no farther apart are the same: turned ones differ by the rounding of coordinates.
+SAME = 1e-6
 
 
 def describe(frames: Frames) -> FloatArray:
@@ -80,7 +82,7 @@ def farthest_points(points: FloatArray, number: int) -> IntArray:
     distance = np.linalg.norm(points - points[0], axis=1)
     while len(chosen) < min(number, len(points)):
         farthest = int(np.argmax(distance))
-        if distance[farthest] <= 0:
+        if distance[farthest] <= SAME:
             break
         chosen.append(farthest)
         distance = np.minimum(distance, np.linalg.norm(points - points[farthest], axis=1))

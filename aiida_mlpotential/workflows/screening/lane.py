@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -14,6 +15,28 @@ from aiida_mlpotential.data.structures import StructureSetData
 
 from ..staging import declare_staging
 from .slices import Slice
+
+
+def workflow_of(item: Slice, shared: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the base workflow that computes a slice, and its inputs.
+
+    :param shared: what all slices have in common, as :class:`ScreeningLaneWorkChain` takes it
+    """
+    calc: dict[str, Any] = {
+        'model': shared['models'][item.model],
+        'code': shared['codes'][item.model],
+        'structures': shared['structures'],
+        'selection': orm.Dict({'start': item.start, 'stop': item.stop}),
+        'metadata': {'label': item.name, 'options': dict(shared['options'])},
+    }
+    if 'parameters' in shared:
+        calc['parameters'] = shared['parameters']
+    if item.parent is not None:
+        calc['parent_folder'] = orm.load_node(item.parent)
+    inputs: dict[str, Any] = {'calc': calc, 'allow_cpu': shared['allow_cpu']}
+    inputs.update({name: shared[name] for name in ('max_iterations', 'stage_model') if name in shared})
+    inputs['metadata'] = {'label': item.name, 'call_link_label': f'slice_{item.name}'}
+    return WorkflowFactory(f'mlpotential.{shared["task"]}.base'), inputs
 
 
 class ScreeningLaneWorkChain(WorkChain):
@@ -56,23 +79,7 @@ class ScreeningLaneWorkChain(WorkChain):
     def run_slice(self) -> Any:
         """Run the base workflow for the next slice."""
         item = self._slice()
-        calc: dict[str, Any] = {
-            'model': self.inputs.models[item.model],
-            'code': self.inputs.codes[item.model],
-            'structures': self.inputs.structures,
-            'selection': orm.Dict({'start': item.start, 'stop': item.stop}),
-            'metadata': {'label': item.name, 'options': dict(self.inputs.options)},
-        }
-        if 'parameters' in self.inputs:
-            calc['parameters'] = self.inputs.parameters
-        if item.parent is not None:
-            calc['parent_folder'] = orm.load_node(item.parent)
-        inputs: dict[str, Any] = {'calc': calc, 'allow_cpu': self.inputs.allow_cpu}
-        for name in ('max_iterations', 'stage_model'):
-            if name in self.inputs:
-                inputs[name] = self.inputs[name]
-        inputs['metadata'] = {'label': item.name, 'call_link_label': f'slice_{self.ctx.number:05d}'}
-        chain: Any = WorkflowFactory(f'mlpotential.{self.inputs.task}.base')
+        chain, inputs = workflow_of(item, self.inputs)
         return ToContext(slice=self.submit(chain, **inputs))
 
     def inspect_slice(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import BoolArray, FloatArray, IntArray
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
+
+from .summary import MAX_NAMED, summarize
 
 #: Spread over the square root of the number of atoms (eV) above which active learning asked for a reference
 #: calculation: 0.23 kcal/mol, Smith et al., J. Chem. Phys. 148 (2018) 241733, DOI 10.1063/1.5023802.
@@ -59,21 +61,26 @@ class Relative:
 
 
 @calcfunction
-def rank_structures(structures: StructureSetData, settings: orm.Dict, **results: ResultsData) -> orm.ArrayData:
+def rank_structures(structures: StructureSetData, settings: orm.Dict, **results: ResultsData) -> dict[str, orm.Data]:
     """Rank structures by their energy within each formula, and flag those that a model is not sure of.
 
     :param structures: the whole set
-    :param settings: ``max_qbc``: largest spread over the square root of the number of atoms, eV, or ``None``
+    :param settings: ``max_qbc``: largest spread over the square root of the number of atoms, eV, or ``None``;
+        ``slices``: how many there were, were reused, and are missing, for the summary; ``unoptimized``: how the
+        optimization of structures ended, by number, where it did not end well: their energies are not those of
+        minima, and have no place
     :param results: those of each model, by its label
-    :return: arrays over the n structures, and over the k models in the order of the attribute ``models``: ``order``
-        (numbers of the structures, by formula and energy of the first model; those without an energy last),
-        ``formula``, ``relative_energy`` and ``relative_energy_std`` ``(k, n)``, eV, ``qbc`` ``(k, n)``, eV, ``status``
-        ``(k, n)``, ``flagged`` ``(n,)``, ``uncertainty`` ``(n,)``, eV: the largest ``qbc`` of all models
+    :return: ``summary``, see :func:`.summary.summarize`, and ``ranking`` with arrays over the n structures, and over
+        the k models in the order of the attribute ``models``: ``order`` (numbers of the structures, by formula and
+        energy of the first model; those without an energy last), ``formula``, ``relative_energy`` and
+        ``relative_energy_std`` ``(k, n)``, eV, ``qbc`` ``(k, n)``, eV, ``status`` ``(k, n)``, ``flagged`` ``(n,)``,
+        ``uncertainty`` ``(n,)``, eV: the largest ``qbc`` of all models
     """
     max_qbc = settings.get_dict()['max_qbc']
     formulas, composition = formulas_of(structures.get_frames())
     groups = np.unique(composition, axis=0, return_inverse=True)[1].reshape(-1)
-    arrays = _rank(results, groups)
+    unoptimized = {int(index): str(name) for index, name in settings.get_dict().get('unoptimized', {}).items()}
+    arrays = _rank(results, groups, list(unoptimized))
     arrays['formula'] = formulas
     arrays['flagged'] = np.zeros(len(formulas), bool) if max_qbc is None else arrays['uncertainty'] > max_qbc
     node = orm.ArrayData()
@@ -82,16 +89,23 @@ def rank_structures(structures: StructureSetData, settings: orm.Dict, **results:
     node.base.attributes.set('models', sorted(results))
     node.base.attributes.set('max_qbc', max_qbc)
     node.base.attributes.set('n_flagged', int(arrays['flagged'].sum()))
-    return node
+    summary = summarize(arrays, max_qbc, settings.get_dict()['slices'], results)
+    summary['n_unoptimized'] = len(unoptimized)
+    summary['unoptimized'] = {str(index): unoptimized[index] for index in sorted(unoptimized)[:MAX_NAMED]}
+    return {'ranking': node, 'summary': orm.Dict(summary)}
 
 
-def _rank(results: Mapping[str, ResultsData], groups: IntArray) -> dict[str, npt.NDArray[Any]]:
+def _rank(
+    results: Mapping[str, ResultsData], groups: IntArray, left_out: Sequence[int] = ()
+) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of the ranking that do not depend on settings."""
+    is_minimum = np.ones(len(groups), dtype=bool)
+    is_minimum[list(left_out)] = False
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ('energy', 'std', 'qbc', 'status')}
     for label in sorted(results):
         node = results[label]
         ok = node.status == FrameStatus.OK
-        relative = Relative.of(node.energies, node.member_energies, groups, ok)
+        relative = Relative.of(node.energies, node.member_energies, groups, ok & is_minimum)
         rows['energy'].append(relative.energies)
         rows['std'].append(relative.std)
         rows['qbc'].append(np.full(len(groups), np.nan) if node.qbc is None else np.where(ok, node.qbc, np.nan))

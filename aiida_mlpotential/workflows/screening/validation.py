@@ -17,6 +17,8 @@ from aiida_mlpotential.worker.parameters import validate_parameters
 _BY_STRUCTURE = ('constraints', 'spin_multiplicity', 'symmetry_number')
 #: Beginning of the names of links that the screening makes.
 _SEPARATOR = '__'
+#: Names of other inputs of the functions that take the results of all models by their labels.
+_RESERVED = ('metadata', 'settings', 'structures')
 
 
 def is_positive(node: orm.Int | orm.Float | None, port: Any) -> str | None:
@@ -35,6 +37,8 @@ def validate_screening(inputs: Mapping[str, Any], _: Any) -> str | None:
     for label in models:
         if _SEPARATOR in label:
             return f'models: the label {label!r} has two underscores in a row: choose another one.'
+        if label in _RESERVED:
+            return f'models: the label {label!r} is a name that is taken: choose another one.'
     return _check_codes(inputs, models) or _check_models(inputs, models) or _check_optimization(inputs, models)
 
 

@@ -191,7 +191,7 @@ def test_what_stays_missing_is_said_and_the_rest_is_kept(screen, monkeypatch):
     monkeypatch.setattr(ScreeningLaneWorkChain, '_slice', lose_always)
     structures = make_structures(seed=12)
     outputs, node = screen(structures=structures, max_concurrent=3)
-    assert node.exit_status == 610
+    assert node.exit_status == 810
     assert 'emt__000000003' in node.exit_message
     results = outputs['results']['emt']
     assert (results.n_ok, results.n_pending) == (7, 3)
@@ -219,3 +219,18 @@ def test_a_model_is_staged_once_for_all_lanes(python_code, run_screening_models)
     assert node.is_finished_ok, node.exit_message
     labels = [job.process_label for job in jobs_of(node)]
     assert sorted(labels) == ['SinglePointCalculation', 'SinglePointCalculation', 'StageModelCalculation']
+
+
+def test_what_an_earlier_job_did_is_kept_when_the_new_ones_get_nothing_done(screen, monkeypatch):
+    structures = make_structures()
+    screen(structures=structures)
+    found = ScreeningWorkChain._known
+
+    def unfinished(self, label):
+        return {key: dataclasses.replace(item, is_complete=False) for key, item in found(self, label).items()}
+
+    monkeypatch.setattr(ScreeningWorkChain, '_known', unfinished)
+    monkeypatch.setattr('aiida_mlpotential.workflows.screening.chain.collect', lambda lanes: {})
+    outputs, node = screen(structures=structures)
+    assert node.exit_status == ScreeningWorkChain.exit_codes.ERROR_SLICES_MISSING.status
+    assert outputs['results']['emt'].n_ok == len(structures)

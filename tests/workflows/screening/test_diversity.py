@@ -123,3 +123,17 @@ def test_many_structures_take_seconds(number):
     begin = time.process_time()
     assert describe(frames).shape[0] == number
     assert time.process_time() - begin < 20
+
+
+def test_a_molecule_that_is_only_turned_is_not_chosen_again():
+    """Rounding makes descriptions differ by 1e-15: the farthest of all others must not be taken for another one."""
+    random = np.random.default_rng(5)
+    atoms = ethanols(1)[0]
+    turned = [atoms.copy() for _ in range(6)]
+    for item in turned:
+        item.rotate(random.uniform(0, 360), random.normal(size=3))
+        item.translate(random.normal(scale=100, size=3))
+    stretched = atoms.copy()
+    stretched.positions[0] += 0.05
+    chosen = choose(Frames.from_ase([*turned, stretched]), np.linspace(2, 1, 7), 7)
+    assert chosen.tolist() == [0, 6]
