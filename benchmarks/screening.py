@@ -13,10 +13,8 @@ from typing import Any
 from _common import Figure, arguments, conformers, daemon_profile, report
 
 OPTIONS = arguments(__doc__)
-MODEL = __import__('os').environ.get('MODEL','ANI-1ccx')
-NUMBER, ROUNDS, SINGLES = (4000, 1, 6) if OPTIONS.quick else (20_000, 2, 6)
-#: Jobs at once: one with all threads has to load the library only once.
-JOBS = int(__import__('os').environ.get('JOBS','1'))
+MODELS = ('ANI-2x', 'ANI-1ccx')
+NUMBER, ROUNDS, SINGLES = (4000, 1, 4) if OPTIONS.quick else (20_000, 3, 8)
 PARAMETERS = {'properties': ['energy', 'forces']}
 
 
@@ -61,19 +59,20 @@ def finish(process: Any, **inputs: Any) -> Any:
 
 
 def screen(code: Any, model: Any, structures: Any) -> float:
-    """Return the seconds of a screening, from the input nodes to the merged and ranked results."""
+    """Return the seconds of a screening, from the input nodes to the merged and ranked results.
+
+    All structures are one slice with all threads: for so few, starting a second worker costs more than it gains.
+    """
     from aiida.plugins import WorkflowFactory
 
-    lanes = JOBS
     begin = time.perf_counter()
     node = finish(
         WorkflowFactory('mlpotential.screening'),
         structures=structures,
         models={'ani': model},
         code=code,
-        parameters={**PARAMETERS, 'num_threads': OPTIONS.threads // lanes},
-        slice_size=-(-len(structures) // lanes),
-        max_concurrent=lanes,
+        parameters={**PARAMETERS, 'num_threads': OPTIONS.threads},
+        slice_size=len(structures),
         reuse=False,
     )
     seconds = time.perf_counter() - begin
@@ -106,32 +105,33 @@ def one_by_one(code: Any, model: Any) -> float:
 
 def main() -> None:
     """Measure all in turn, several times, and compare the medians of the ratios."""
+    rows, figures = [], []
     with tempfile.TemporaryDirectory() as name, daemon_profile(Path(name)) as code:
         from aiida.plugins import DataFactory
 
         from aiida_mlpotential.library import get_model
 
-        model = get_model(MODEL, report=print)
         structures = DataFactory('mlpotential.structures').from_ase(conformers(NUMBER, seed=1)).store()
-        frames = structures.get_frames()
-        single = one_by_one(code, model)
-        found = []
-        for turn in range(ROUNDS):
-            layouts = [bare(Path(name) / f'{turn}-{n}', model, frames, n) for n in dict.fromkeys((1, OPTIONS.threads))]
-            found.append((min(layouts), *layouts, screen(code, model, structures)))
-            print('round', turn + 1, ' '.join(f'{seconds:.1f}' for seconds in found[-1]), 's')
-    worker, screening = (statistics.median(row[column] for row in found) for column in (0, -1))
-    ratio = statistics.median(row[0] / row[-1] for row in found)
-    rows = [
-        [f'screening of {NUMBER}', screening, 1000 * screening / NUMBER],
-        ['worker alone, the better of one with all threads and several with one', worker, 1000 * worker / NUMBER],
-        ['one calculation a structure', single * SINGLES, 1000 * single],
-    ]
-    figures = [
-        Figure('structures a second', NUMBER / screening, 0),
-        Figure('against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
-        Figure('of the worker alone', 100 * ratio, 75, unit=' %'),
-    ]
+        for label in MODELS:
+            model = get_model(label, report=print)
+            single = one_by_one(code, model)
+            found = []
+            for turn in range(ROUNDS):
+                place = Path(name) / f'{label}-{turn}'
+                layouts = [bare(place / str(n), model, structures.get_frames(), n) for n in {1, OPTIONS.threads}]
+                found.append((min(layouts), screen(code, model, structures)))
+                print(label, 'worker', ' '.join(f'{item:.1f}' for item in layouts), f'screening {found[-1][1]:.1f} s')
+            worker, screening = (statistics.median(row[column] for row in found) for column in (0, 1))
+            ratio = statistics.median(row[0] / row[1] for row in found)
+            rows += [
+                [f'{label}: screening of {NUMBER}', screening, 1000 * screening / NUMBER],
+                ['  the worker alone: one with all threads, or several with one', worker, 1000 * worker / NUMBER],
+                [f'  one calculation a structure, {OPTIONS.threads} at once', single * NUMBER, 1000 * single],
+            ]
+            figures += [
+                Figure(f'{label}: against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
+                Figure(f'{label}: of the worker alone', 100 * ratio, 75, unit=' %'),
+            ]
     report(('what', 'seconds', 'ms a structure'), rows, figures)
 
 

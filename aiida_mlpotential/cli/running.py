@@ -49,14 +49,15 @@ def run_node(process: Any, inputs: Any = None) -> Any:
     """Run a process to its end in this interpreter, and return its node.
 
     Where the profile has no broker, AiiDA looks every minute whether a process that a workflow waits for has ended: for
-    workflows in workflows that is minutes of doing nothing. Here it looks every second.
+    workflows in workflows that is minutes of doing nothing. Here it looks every second. The broker takes no part, as in
+    AiiDA's own ``run``: that of a ZeroMQ profile is only there while the daemon runs.
 
     :param process: a class, or a builder with its inputs
     :raises ValueError: if the inputs are refused
     """
     from aiida.manage import get_manager
 
-    with get_manager().create_runner(poll_interval=POLL_INTERVAL) as runner:
+    with get_manager().create_runner(communicator=None, poll_interval=POLL_INTERVAL) as runner:
         return runner.run_get_node(process, inputs).node
 
 

@@ -63,3 +63,17 @@ def test_a_workflow_does_not_wait_for_a_minute(code, emt, monkeypatch):
     node = running.run_workflow(builder, 'an atom')
     assert node.is_finished_ok, node.exit_message
     assert intervals[0] == running.POLL_INTERVAL <= 1
+
+
+def test_a_workflow_needs_no_broker(code, emt, monkeypatch):
+    """The broker of a ZeroMQ profile is part of the daemon: where that does not run, connecting to it fails."""
+    from aiida.manage.manager import Manager
+
+    def get_communicator(self):
+        raise ConnectionError('Broker did not become ready within 10.0s')
+
+    monkeypatch.setattr(Manager, 'get_communicator', get_communicator)
+    structure = orm.StructureData(pbc=False)
+    structure.append_atom(position=(0, 0, 0), symbols='Cu')
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, structure)
+    assert running.run_workflow(builder, 'an atom').is_finished_ok

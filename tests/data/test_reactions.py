@@ -132,6 +132,16 @@ class TestSpecies:
             np.testing.assert_allclose(shifted[name].std, plain[name].std, atol=1e-9)
         assert (shifted['gibbs_energy'].combined > 10).all()
 
+    def test_members_without_modes_have_energies_only(self):
+        """As of a backend without forces of members: no NaN may stand where a spread is expected, or be stored."""
+        arrays = _arrays()
+        results = _results(arrays)
+        results.set_array('member_frequencies', np.full_like(arrays['member_frequencies'], np.nan))
+        results.set_array('member_gibbs_energies', np.full_like(results.get_array('member_gibbs_energies'), np.nan))
+        found = SpeciesThermochemistry.of(results).reaction(COEFFICIENTS)
+        assert np.isfinite(found['energy'].std).all()
+        assert all(found[name].std is None for name in SYMBOLS if name != 'energy')
+
     def test_a_soft_mode_of_one_member_adds_no_spread(self):
         arrays = _arrays()
         arrays['member_frequencies'][2, 6] = -30.0

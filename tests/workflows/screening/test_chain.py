@@ -14,7 +14,7 @@ from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.workflows.screening.chain import ScreeningWorkChain
-from aiida_mlpotential.workflows.screening.lane import ScreeningLaneWorkChain
+from aiida_mlpotential.workflows.tasks import SinglePointBaseWorkChain
 
 
 def make_structures(number=10, bad=(), seed=3):
@@ -160,17 +160,16 @@ def test_nothing_is_selected_where_no_structure_has_a_spread(python_code, run_sc
 
 
 def test_only_missing_slices_run_again(screen, monkeypatch):
-    """A lane that loses the middle slice on its first turn: the second round runs that one and no other."""
-    next_slice, lost = ScreeningLaneWorkChain._slice, []
+    """The middle slice is lost on its first turn: the second round runs that one and no other."""
+    begin, lost = SinglePointBaseWorkChain.setup_handlers, []
 
     def lose_one(self):
-        item = next_slice(self)
-        if item.start == 3 and not lost:
-            lost.append(item.name)
+        begin(self)
+        if self.ctx.inputs.selection['start'] == 3 and not lost:
+            lost.append(self.node.label)
             raise RuntimeError('lost')
-        return item
 
-    monkeypatch.setattr(ScreeningLaneWorkChain, '_slice', lose_one)
+    monkeypatch.setattr(SinglePointBaseWorkChain, 'setup_handlers', lose_one)
     outputs, node = screen(structures=make_structures(seed=11), max_concurrent=3)
     assert lost
     assert node.is_finished_ok, node.exit_message
@@ -180,15 +179,14 @@ def test_only_missing_slices_run_again(screen, monkeypatch):
 
 
 def test_what_stays_missing_is_said_and_the_rest_is_kept(screen, monkeypatch):
-    next_slice = ScreeningLaneWorkChain._slice
+    begin = SinglePointBaseWorkChain.setup_handlers
 
     def lose_always(self):
-        item = next_slice(self)
-        if item.start == 3:
+        begin(self)
+        if self.ctx.inputs.selection['start'] == 3:
             raise RuntimeError('lost')
-        return item
 
-    monkeypatch.setattr(ScreeningLaneWorkChain, '_slice', lose_always)
+    monkeypatch.setattr(SinglePointBaseWorkChain, 'setup_handlers', lose_always)
     structures = make_structures(seed=12)
     outputs, node = screen(structures=structures, max_concurrent=3)
     assert node.exit_status == 810
