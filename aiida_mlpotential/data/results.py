@@ -93,7 +93,7 @@ class ResultsData(orm.ArrayData):
         :param info: the content of the worker's results file
         :param directory: where in the folder the arrays are
         :param structures_info: ``elements``, ``formulas`` and ``formulas_complete``: ``StructureSetData.info``
-        :param without: arrays that are checked and not kept, because another node has them
+        :param without: arrays of which only headers and sizes are checked: another node has them, and judges their numbers
         :raises ResultsError: if an array is missing, truncated, of a wrong shape or type, or no array at all
         """
         repository = folder.base.repository
@@ -112,10 +112,10 @@ class ResultsData(orm.ArrayData):
         unknown = set(np.unique(status).tolist()) - {int(item) for item in FrameStatus}
         if unknown:
             raise ResultsError(f'status.npy has the value {min(unknown)}, which no status has')
+        files = {name: file for name, file in files.items() if name not in without}
         check_finite(files, offsets, status)
 
         node = cls()
-        files = {name: file for name, file in files.items() if name not in without}
         attributes = {**info_attributes(info, files), **statistics(files, offsets, status)}
         attributes.update(cls._own_attributes(info, files, status))
         for key in ('elements', 'formulas', 'formulas_complete'):

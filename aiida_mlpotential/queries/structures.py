@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiida import orm
+from aiida.common.hashing import make_hash
 
 from aiida_mlpotential.data.frame_result import FrameResult
 from aiida_mlpotential.data.model import ModelData
@@ -102,7 +103,8 @@ def _structure_filters(structure: orm.StructureData | StructureSetData) -> dict[
     if isinstance(structure, StructureSetData):
         return {'attributes.structures_sha256': structure.sha256}
     query = orm.QueryBuilder()
-    content = structure.base.caching.get_hash() or structure.base.caching.compute_hash()
+    caching = structure.base.caching
+    content = caching.get_hash() or make_hash(caching.get_objects_to_hash())  # one that is not stored has none yet
     query.append(orm.StructureData, filters={f'extras.{_HASH_EXTRA}': content}, project='uuid')
     return {'attributes.structures_uuid': {'in': [structure.uuid, *query.all(flat=True)]}}
 

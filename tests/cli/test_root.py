@@ -66,4 +66,4 @@ def test_unknown_command_names_the_most_similar(invoke) -> None:
     result = invoke('setpu')
     assert result.exit_code == 2
     assert "did you mean 'setup'?" in result.output
-    assert 'choose from backends, demo, launch, models, setup, stop' in invoke('xyz').output
+    assert 'choose from backends, demo, launch, models, plot, setup, stop, watch' in invoke('xyz').output

@@ -20,7 +20,7 @@ from aiida.common.exceptions import NotExistent
 from fault_harness import TABLE, Outcome, Site, install_faults, mount_tmpfs, row_of, running_site
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='module')
 def faults_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder from which processes that are started import what fails on purpose."""
     folder = tmp_path_factory.mktemp('faults')
@@ -34,7 +34,7 @@ def faults_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='module')
 def site(aiida_config: Any, aiida_profile_factory: Any, faults_folder: Path) -> Iterator[Site]:
     """Return a profile with a daemon of two workers and the ZeroMQ broker, and this machine as its computer."""
     context = aiida_profile_factory(aiida_config, storage_backend='core.sqlite_dos', broker_backend='core.zeromq')
@@ -79,7 +79,7 @@ def small_site(
             yield running, disk
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='module')
 def undisturbed(site: Site) -> dict[str, Any]:
     """Return the arrays of the job with nothing broken."""
     site.gate.open()
