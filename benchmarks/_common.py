@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -30,15 +30,20 @@ _SMALL = (
 )
 
 
-def conformers(number: int, seed: int = 1, small_only: bool = False) -> list[Atoms]:
-    """Return rattled and turned organic molecules of 10 to 26 atoms, 16.5 on average, of H, C, N and O."""
+def conformers(number: int, seed: int = 1, kind: Literal['mixed', 'small', 'large'] = 'mixed') -> list[Atoms]:
+    """Return rattled and turned organic molecules of H, C, N and O.
+
+    :param kind: ``mixed``: of 10 to 26 atoms, 16.5 on average; ``small``: those of ASE; ``large``: two isomers of
+        C11H12O3, 26 atoms
+    """
     random = np.random.default_rng(seed)
     small = [molecule(name) for name in _SMALL]
     data = resources.files('aiida_mlpotential.cli') / 'demo_data'
     large = [read(str(data / f'ISOL24_{name}.xyz')) for name in ('i14e', 'i14p')]
+    share = {'mixed': 0.33, 'small': 0.0, 'large': 1.0}[kind]
     found = []
     for _ in range(number):
-        pool = small if small_only or random.random() > 0.33 else large
+        pool = large if random.random() <= share else small
         atoms = pool[random.integers(len(pool))].copy()
         atoms.rotate(random.uniform(0, 360), random.normal(size=3))
         atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
@@ -178,9 +183,8 @@ def daemon_profile(directory: Path) -> Iterator[Any]:
     load_profile('benchmark')
     computer = orm.load_computer('localhost')
     computer.configure(safe_interval=0, use_login_shell=False)
-    computer.set_minimum_job_poll_interval(0.2)
     code = orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()
-    verdi(['verdi', '-p', 'benchmark', 'daemon', 'start', '1'])
+    verdi(['verdi', '-p', 'benchmark', 'daemon', 'start', '2'])
     try:
         yield code
     finally:

@@ -32,7 +32,7 @@ def main() -> None:
         from aiida_mlpotential.library import get_model
 
         model = get_model(MODEL, report=print)
-        base = Frames.from_ase(conformers(500, small_only=True))
+        base = Frames.from_ase(conformers(500, kind='small'))
         indices = np.arange(number) % len(base)
         frames = base.select(indices)
         frames.positions[:] += np.random.default_rng(2).normal(scale=0.01, size=frames.positions.shape)

@@ -15,6 +15,8 @@ from _common import Figure, arguments, conformers, daemon_profile, report
 OPTIONS = arguments(__doc__)
 MODELS = ('ANI-2x', 'ANI-1ccx')
 NUMBER, ROUNDS, SINGLES = (4000, 1, 4) if OPTIONS.quick else (20_000, 3, 8)
+#: Sets of structures, by how tables name them.
+SETS: dict[str, Any] = {'26 atoms': 'large', '16.5 atoms': 'mixed'}
 PARAMETERS = {'properties': ['energy', 'forces']}
 
 
@@ -61,7 +63,7 @@ def finish(process: Any, **inputs: Any) -> Any:
 def screen(code: Any, model: Any, structures: Any) -> float:
     """Return the seconds of a screening, from the input nodes to the merged and ranked results.
 
-    All structures are one slice with all threads: for so few, starting a second worker costs more than it gains.
+    It has a slice for each core, as :func:`bare` has a worker in its better layout.
     """
     from aiida.plugins import WorkflowFactory
 
@@ -71,8 +73,8 @@ def screen(code: Any, model: Any, structures: Any) -> float:
         structures=structures,
         models={'ani': model},
         code=code,
-        parameters={**PARAMETERS, 'num_threads': OPTIONS.threads},
-        slice_size=len(structures),
+        parameters={**PARAMETERS, 'num_threads': 1},
+        slice_size=-(-len(structures) // OPTIONS.threads),
         reuse=False,
     )
     seconds = time.perf_counter() - begin
@@ -103,6 +105,18 @@ def one_by_one(code: Any, model: Any) -> float:
     return seconds / SINGLES
 
 
+def compare(code: Any, model: Any, structures: Any, directory: Path) -> tuple[float, float, float]:
+    """Return the seconds of the worker alone, those of the screening, and their ratio: medians of several turns."""
+    found = []
+    for turn in range(ROUNDS):
+        frames = structures.get_frames()
+        layouts = [bare(directory / f'{turn}-{n}', model, frames, n) for n in {1, OPTIONS.threads}]
+        found.append((min(layouts), screen(code, model, structures)))
+        print(directory.name, 'worker', ' '.join(f'{item:.1f}' for item in layouts), f'screening {found[-1][1]:.1f} s')
+    worker, screening = (statistics.median(row[column] for row in found) for column in (0, 1))
+    return worker, screening, statistics.median(row[0] / row[1] for row in found)
+
+
 def main() -> None:
     """Measure all in turn, several times, and compare the medians of the ratios."""
     rows, figures = [], []
@@ -111,27 +125,23 @@ def main() -> None:
 
         from aiida_mlpotential.library import get_model
 
-        structures = DataFactory('mlpotential.structures').from_ase(conformers(NUMBER, seed=1)).store()
-        for label in MODELS:
-            model = get_model(label, report=print)
+        node_class = DataFactory('mlpotential.structures')
+        sets = {label: node_class.from_ase(conformers(NUMBER, 1, kind)).store() for label, kind in SETS.items()}
+        models = {label: get_model(label, report=print) for label in MODELS}
+        for model_name, model in models.items():
             single = one_by_one(code, model)
-            found = []
-            for turn in range(ROUNDS):
-                place = Path(name) / f'{label}-{turn}'
-                layouts = [bare(place / str(n), model, structures.get_frames(), n) for n in {1, OPTIONS.threads}]
-                found.append((min(layouts), screen(code, model, structures)))
-                print(label, 'worker', ' '.join(f'{item:.1f}' for item in layouts), f'screening {found[-1][1]:.1f} s')
-            worker, screening = (statistics.median(row[column] for row in found) for column in (0, 1))
-            ratio = statistics.median(row[0] / row[1] for row in found)
-            rows += [
-                [f'{label}: screening of {NUMBER}', screening, 1000 * screening / NUMBER],
-                ['  the worker alone: one with all threads, or several with one', worker, 1000 * worker / NUMBER],
-                [f'  one calculation a structure, {OPTIONS.threads} at once', single * NUMBER, 1000 * single],
-            ]
-            figures += [
-                Figure(f'{label}: against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
-                Figure(f'{label}: of the worker alone', 100 * ratio, 75, unit=' %'),
-            ]
+            rows.append([f'{model_name}: one calculation a structure, {OPTIONS.threads} at once', None, 1000 * single])
+            for set_name, structures in sets.items():
+                label = f'{model_name}, {set_name}'
+                worker, screening, ratio = compare(code, model, structures, Path(name) / label)
+                rows += [
+                    [f'{label}: screening of {NUMBER}', screening, 1000 * screening / NUMBER],
+                    ['  the worker alone: one with all threads, or several with one', worker, 1000 * worker / NUMBER],
+                ]
+                figures += [
+                    Figure(f'{label}: against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
+                    Figure(f'{label}: of the worker alone', 100 * ratio, 75, unit=' %'),
+                ]
     report(('what', 'seconds', 'ms a structure'), rows, figures)
 
 
