@@ -208,6 +208,9 @@ class MlpotentialCalculation(CalcJob):
         if _is_of_another_job(parent, job):
             self.report(f'parent_folder<{parent.pk}> is that of another job: nothing of it is used')
             return []
+        # That AiiDA gave a job up does not mean that its worker is gone. Nobody writes in two directories, but one that
+        # is copied may change meanwhile: by the status as it was before, the worker tells what was finished by then.
+        status = (f'{schema.ARRAYS_DIRECTORY}/{schema.STATUS_FILE}', schema.STATUS_FILE)
         names = [schema.ARRAYS_DIRECTORY]
         if 'checkpoint_interval' in parameters_of(self.TASK):
             names.append(schema.CHECKPOINT_DIRECTORY)
@@ -217,7 +220,8 @@ class MlpotentialCalculation(CalcJob):
         names.append(schema.PARENT_DIRECTORY)
         path, computer = parent.get_remote_path(), parent.computer
         assert computer is not None  # noqa: S101 - for the type checker; every RemoteData has one
-        return [(computer.uuid, f'{path}/{name}', f'{schema.PARENT_DIRECTORY}/{name}') for name in names]
+        copied = [status, *((name, name) for name in names)]
+        return [(computer.uuid, f'{path}/{source}', f'{schema.PARENT_DIRECTORY}/{name}') for source, name in copied]
 
 
 def _is_of_another_job(parent: orm.RemoteData, job: schema.JobSpec) -> bool:

@@ -77,8 +77,8 @@ def single_structure(structures: StructureSetData, file: Path) -> StructureData:
     try:
         return structures.get_structure(0)
     except StructuresError as exception:
-        message = sentence(exception).replace('structure 0 ', f'the structure of {file.name!r} ', 1)
-        raise click.ClickException(message) from exception
+        message = str(exception).replace('structure 0 ', f'the structure of {file.name!r} ', 1).rstrip('.')
+        raise click.ClickException(f'{message}: correct the file.') from exception
 
 
 def check_output(output: Path, file: Path | None, overwrite: bool) -> None:

@@ -113,19 +113,3 @@ def first_line(exception: Exception) -> str:
     if text.startswith('Error occurred validating port'):
         text = text.partition("': ")[2] or text
     return reports.with_options(text.splitlines()[0]) if text else type(exception).__name__
-
-
-def submit_to_daemon(process: Any, inputs: Any) -> Any:
-    """Submit a process to the daemon; an input that it refuses, or a missing daemon, is one sentence.
-
-    :return: the node of the process
-    """
-    from aiida.common.exceptions import InvalidOperation
-    from aiida.engine import submit
-
-    try:
-        return submit(process, inputs)
-    except ValueError as exception:  # an input that the process refuses
-        raise click.ClickException(first_line(exception)) from exception
-    except (InvalidOperation, ConnectionError) as exception:
-        raise click.ClickException(f'{first_line(exception)} Or leave out --daemon.') from exception

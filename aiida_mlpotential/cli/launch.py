@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from aiida.cmdline.utils import echo
 
-from . import codes, params, reports, resume
+from . import codes, params, reports, resume, running
 from .files import check_output, read_structures, write_output
-from .inputs import find_model, first_line, make_inputs, scheduler_options, submit_to_daemon
+from .inputs import find_model, first_line, make_inputs, scheduler_options
 from .launch_minima import OPTIONS as WORKFLOW_OPTIONS
 from .launch_minima import launch_minima
 from .launch_reaction import reaction
@@ -84,6 +83,8 @@ def _launch(
     daemon, output = arguments['daemon'], arguments['output']
     if daemon and output is not None:
         raise click.UsageError('--output needs the results, for which --daemon does not wait.')
+    if daemon:
+        running.check_daemon()
     if output is not None:
         check_output(output, file, arguments['overwrite'])
     if parent is not None:
@@ -124,12 +125,8 @@ def _refuse_with_continue(context: click.Context) -> None:
 
 
 def _submit(task: LaunchTask, inputs: dict[str, Any]) -> None:
-    process = task.process_class()
-    node = submit_to_daemon(process, inputs)
-    echo.echo_success(f'submitted {process.__name__}<{node.pk}> to the daemon.')
-    echo.echo(
-        f'Follow it with `verdi process status {node.pk}`, and read its numbers with `verdi calcjob res {node.pk}`.'
-    )
+    node = running.submit_to_daemon(task.process_class(), inputs)
+    running.say_submitted(node, f', and read its numbers with `verdi calcjob res {node.pk}` when it has ended')
 
 
 def _run(task: LaunchTask, inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:

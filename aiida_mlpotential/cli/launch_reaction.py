@@ -129,6 +129,8 @@ def reaction(**arguments: Any) -> None:
     """
     if arguments['daemon'] and arguments['plot'] is not None:
         raise click.UsageError('--plot needs the results, for which --daemon does not wait.')
+    if arguments['daemon']:
+        running.check_daemon()
     if arguments['plot'] is not None:
         check_plot(arguments['plot'], arguments['overwrite'])
     builder = _make_builder(arguments)

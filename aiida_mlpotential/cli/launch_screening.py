@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from aiida.cmdline.utils import echo
 
 from aiida_mlpotential.worker.parameters import parameters_of
 from aiida_mlpotential.worker.registry import DEFAULT_MODEL, PRETRAINED
 
 from . import codes, params, reports, reports_screening, running
+from .failures import describe_failures
 from .files import check_output, write_output
-from .inputs import find_model, first_line, label_models, read_set, scheduler_options, submit_to_daemon
+from .inputs import find_model, first_line, label_models, read_set, scheduler_options
 from .parameter_options import Command, collect_parameters, parameter_option, parameter_options
 from .progress import Steps
 
@@ -90,6 +90,8 @@ def screening(files: tuple[Path, ...], set_pk: str | None, **arguments: Any) -> 
         raise click.UsageError('--output needs the results, for which --daemon does not wait.')
     if bool(files) == (set_pk is not None):
         raise click.UsageError('name a FILE of structures or more, or a set of structures with --structures.')
+    if daemon:
+        running.check_daemon()
     for file in files if output is not None else ():
         check_output(output, file, arguments['overwrite'])
     structures = (
@@ -156,28 +158,22 @@ def _process_class() -> Any:
 
 
 def _submit(inputs: dict[str, Any]) -> None:
-    node = submit_to_daemon(_process_class(), inputs)
-    echo.echo_success(f'submitted {node.process_label}<{node.pk}> to the daemon.')
-    echo.echo(
-        f'Follow it with `aiida-mlpotential watch {node.pk}`; '
-        f'what it has found is in `verdi process show {node.pk}` when it has ended.'
-    )
+    node = running.submit_to_daemon(_process_class(), inputs)
+    running.say_submitted(node, f'; what it has found is in `verdi process show {node.pk}` when it has ended')
 
 
 def _run(inputs: dict[str, Any], structures: StructureSetData, output: Path | None) -> None:
-    from aiida.engine import run_get_node
-
     models = list(inputs['models'])
     names = ', '.join(model.name for model in inputs['models'].values())
     with Steps().step(f'{reports.count(len(structures))} with {names}') as step:
         try:
-            _, node = run_get_node(_process_class(), inputs)
+            node = running.run_node(_process_class(), inputs)
         except ValueError as exception:  # an input that the workflow refuses
             raise click.ClickException(first_line(exception)) from exception
         step.result = f'{node.process_label}<{node.pk}> finished'
         if not node.is_finished_ok:
             step.state = 'partial' if 'results' in node.outputs else 'failed'
-            step.result = f'{node.process_label}<{node.pk}> failed'
+            step.result = f'{node.process_label}<{node.pk}> {"failed in part" if step.state == "partial" else "failed"}'
     if 'results' in node.outputs:
         click.echo(reports_screening.format_screening(node, models))
         if output is not None and models[0] in node.outputs.results:
@@ -191,8 +187,10 @@ def _fail_unless_finished(node: ProcessNode) -> None:
     if node.is_finished_ok:
         return
     state = f'exit code {node.exit_status}' if node.is_finished else str(node.process_state)
-    message = reports.with_options(str(node.exit_message or node.exception or 'there is no message')).rstrip('.')
     missing = 'summary' not in node.outputs or node.outputs.summary['slices']['missing_slices']
+    causes = [] if missing else describe_failures(node)
+    text = '; '.join(causes) or str(node.exit_message or node.exception or 'there is no message')
+    message = reports.with_options(text).rstrip('.')
     remedy = '\nThe same command again computes what is missing.' if missing else ''
     raise click.ClickException(
         f'{node.process_label}<{node.pk}> failed ({state}): {message}.{remedy}\n'

@@ -82,7 +82,14 @@ def unstage(model: str, computer: Computer | None, force: bool) -> None:
 
 def _remove(copy: StagedModel) -> None:
     """Remove a copy from its computer, and note that it is gone."""
+    from aiida_mlpotential.queries.staged import is_work_directory
+
     path = copy.folder.get_remote_path()
+    if not is_work_directory(copy.folder):
+        raise click.ClickException(
+            f'{path} on {copy.computer.label} is not the work directory of the job that made the copy: look at it, and '
+            'remove it by hand.'
+        )
     try:
         with copy.computer.get_transport() as transport:
             if transport.path_exists(path):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from aiida_mlpotential.worker.errors import FrameStatus
 
-from .reports import FACTORS, MAX_ROWS, count, format_number, others
+from .reports import FACTORS, MAX_ROWS, count, failure_lines, format_number, others
 from .tables import format_table
 
 if TYPE_CHECKING:
     from aiida.orm import ArrayData, ProcessNode
 
+    from aiida_mlpotential.data.results import ResultsData
     from aiida_mlpotential.data.structures import StructureSetData
+
+    Array = npt.NDArray[Any]
 
 _MEV = FACTORS['meV']
 
@@ -27,12 +33,18 @@ def format_screening(node: ProcessNode, models: Sequence[str]) -> str:
     outputs = node.outputs
     there = [label for label in models if label in outputs.results]
     structures = outputs.output_structures if 'output_structures' in outputs else node.inputs.structures
-    lines = ['', format_ranking(outputs.ranking, structures, there), '']
+    names = _names({label: outputs.results[label] for label in there})
+    lines = ['', format_ranking(outputs.ranking, structures, names)]
+    for label in there:
+        failed = failure_lines(outputs.results[label], structures)
+        lines += [f'{names[label]} {line}' if line and len(there) > 1 else line for line in failed]
+    lines.append('')
     for label in there:
         results = outputs.results[label]
-        name = results.base.attributes.get('model_name')
         done = f'{results.n_ok} of {count(len(results))} evaluated{others(results)}'
-        lines.append(f'{name}: {done}; all numbers are in {type(results).__name__}<{results.pk}>.')
+        where = f'{type(results).__name__}<{results.pk}> (`outputs.results.{label}`)'
+        lines.append(f'{names[label]}: {done}; all numbers are in {where}.')
+    lines += _reused(outputs.summary.get_dict() if 'summary' in outputs else {})
     limit = outputs.ranking.base.attributes.get('max_qbc')
     if limit is not None:
         flagged = outputs.ranking.base.attributes.get('n_flagged')
@@ -46,16 +58,32 @@ def format_screening(node: ProcessNode, models: Sequence[str]) -> str:
     return '\n'.join(lines)
 
 
-def format_ranking(ranking: ArrayData, structures: StructureSetData, models: Sequence[str]) -> str:
-    """Return the first structures of the ranking, formula by formula, with the energy above the lowest of it.
+def _names(results: Mapping[str, ResultsData]) -> dict[str, str]:
+    """Return the names of the models by their labels, which stand for names that two models share."""
+    names = {label: str(node.base.attributes.get('model_name', label)) for label, node in results.items()}
+    shared = [name for name in names.values() if list(names.values()).count(name) > 1]
+    return {label: label if name in shared else name for label, name in names.items()}
 
-    :param models: whose columns are shown, in this order
+
+def _reused(summary: Mapping[str, Any]) -> list[str]:
+    """Return a line about what was there already, if anything was."""
+    slices = summary.get('slices', {})
+    reused, total = slices.get('reused_slices', 0), slices.get('slices', 0)
+    if not reused:
+        return []
+    return [f'{reused} of {total} slice{"" if total == 1 else "s"} taken from the database.']
+
+
+def format_ranking(ranking: ArrayData, structures: StructureSetData, models: Mapping[str, str]) -> str:
+    """Return the first structures, formula by formula, with the energy above the lowest of it by the first model.
+
+    :param models: names of the models whose columns are shown, in this order, by their labels
     """
     rows_of = {label: row for row, label in enumerate(ranking.base.attributes.get('models'))}
     arrays = {name: ranking.get_array(name) for name in ranking.get_arraynames()}
     labels = structures.labels
     rows = []
-    for index in arrays['order'][:MAX_ROWS].tolist():
+    for index in _shown(_order(arrays, rows_of[next(iter(models))]), arrays['formula']).tolist():
         cells = [str(index), labels[index] if labels else '', str(arrays['formula'][index])]
         for label in models:
             row = rows_of[label]
@@ -65,17 +93,40 @@ def format_ranking(ranking: ArrayData, structures: StructureSetData, models: Seq
             ]
         statuses = {FrameStatus(int(value)).name for value in arrays['status'][[rows_of[m] for m in models], index]}
         rows.append([*cells, ', '.join(sorted(statuses)) + (' *' if arrays['flagged'][index] else '')])
-    table = _without_empty(['#', 'label', 'formula', *_headers(models), 'status'], rows)
+    table = _without_empty(['#', 'label', 'formula', *_headers(list(models.values())), 'status'], rows)
     more = len(arrays['order']) - len(rows)
     return table if more <= 0 else f'{table}\n... and {more} more'
 
 
-def _headers(models: Sequence[str]) -> list[str]:
-    """Return the headers of the columns of all models, with their labels where there are several."""
-    names = ('ΔE (meV)', 'std (meV)', 'std/√atoms (meV)')
-    if len(models) == 1:
-        return list(names)
-    return [f'{label}: {name}' if number == 0 else name for label in models for number, name in enumerate(names)]
+def _order(arrays: Mapping[str, Any], row: int) -> Array:
+    """Return the structures by formula, in the order that the ranking has those, and by the energy of one model."""
+    order, energies = arrays['order'], arrays['relative_energy'][row]
+    _, first, groups = np.unique(arrays['formula'][order], return_index=True, return_inverse=True)
+    values = energies[order]
+    return np.asarray(order[np.lexsort((values, first[groups.reshape(-1)], ~np.isfinite(values)))])
+
+
+def _shown(order: Array, formulas: Array) -> Array:
+    """Return those of the structures that are shown: where there are too many, as many of each formula.
+
+    :param order: all structures, formula by formula
+    :param formulas: of all structures, by their numbers
+    """
+    if len(order) <= MAX_ROWS:
+        return order
+    _, groups, counts = np.unique(formulas[order], return_inverse=True, return_counts=True)
+    groups = groups.reshape(-1)
+    by_group = np.argsort(groups, kind='stable')
+    place = np.empty(len(order), dtype=np.int64)  # of each structure among those of its formula
+    place[by_group] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(order[place < max(MAX_ROWS // len(counts), 1)][:MAX_ROWS])
+
+
+def _headers(names: Sequence[str]) -> list[str]:
+    """Return the headers of the columns of all models, with a line for their names where there are several."""
+    above = [f'{name}\n' for name in names] if len(names) > 1 else ['']
+    quantities = ('ΔE (meV)', 'std (meV)', 'std/√atoms (meV)')
+    return [f'{name}{text}' for name in above for text in quantities]
 
 
 def _without_empty(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

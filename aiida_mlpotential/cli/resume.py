@@ -43,7 +43,7 @@ def load_calculation(identifier: str, task: LaunchTask) -> CalcJobNode:
             f'{identifier}`.'
         )
     if not node.is_terminated:
-        raise refusal(f'calculation {node.pk} has not ended yet: see `verdi process status {node.pk}`.')
+        raise refusal(f'calculation {node.pk} has not ended yet: follow it with `aiida-mlpotential watch {node.pk}`.')
     if node.is_finished_ok:
         raise refusal(f'calculation {node.pk} is done with all structures: there is nothing to continue.')
     if 'remote_folder' not in node.outputs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from aiida.cmdline.utils import echo
 
-from .inputs import first_line, submit_to_daemon
+from .inputs import first_line
 from .progress import Steps
 from .reports import show_outcome
 
@@ -61,6 +61,53 @@ def run_node(process: Any, inputs: Any = None) -> Any:
         return runner.run_get_node(process, inputs).node
 
 
+def check_daemon() -> None:
+    """Raise, before anything is made, unless the daemon of the profile is there to take what is submitted."""
+    from aiida.manage import get_manager
+
+    manager = get_manager()
+    profile: Any = manager.get_profile()
+    if profile.process_control_backend is None:
+        raise click.ClickException(
+            f'the profile {profile.name} has no broker, from which the daemon gets its work: leave out --daemon, or '
+            'add one with `verdi profile configure-broker core.zeromq`.'
+        )
+    if not manager.get_daemon_client().is_daemon_running:
+        raise click.ClickException(
+            f'the daemon of the profile {profile.name} is not running: start it with `verdi daemon start`, or leave '
+            'out --daemon to wait for the results here.'
+        )
+
+
+def submit_to_daemon(process: Any, inputs: Any) -> Any:
+    """Submit a process to the daemon; an input that it refuses, or a daemon that is gone, is one sentence.
+
+    :return: the node of the process
+    """
+    from aiida.common.exceptions import InvalidOperation
+    from aiida.engine import submit
+
+    check_daemon()
+    try:
+        return submit(process, inputs)
+    except ValueError as exception:  # an input that the process refuses
+        raise click.ClickException(first_line(exception)) from exception
+    except (InvalidOperation, ConnectionError) as exception:
+        raise click.ClickException(
+            f'the daemon cannot be reached ({first_line(exception).rstrip(".")}): start it anew with `verdi daemon '
+            'restart`, or leave out --daemon to wait for the results here.'
+        ) from exception
+
+
+def say_submitted(node: ProcessNode, more: str = '') -> None:
+    """Say that a process was submitted, and how to follow it.
+
+    :param more: what else there is to know
+    """
+    echo.echo_success(f'submitted {node.process_label}<{node.pk}> to the daemon.')
+    echo.echo(f'Follow it with `aiida-mlpotential watch {node.pk}`{more}.')
+
+
 def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
     """Run a workflow to its end; inputs that it refuses end the command with one sentence."""
     node: Any
@@ -77,5 +124,4 @@ def run_workflow(builder: ProcessBuilder, title: str) -> ProcessNode:
 def submit_workflow(builder: ProcessBuilder) -> None:
     """Submit a workflow to the daemon, and say how to follow it."""
     node = submit_to_daemon(builder, None)
-    echo.echo_success(f'submitted {node.process_label}<{node.pk}> to the daemon.')
-    echo.echo(f'Follow it with `aiida-mlpotential watch {node.pk}` or `verdi process report {node.pk}`.')
+    say_submitted(node, f' or `verdi process report {node.pk}`')

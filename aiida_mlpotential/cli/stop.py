@@ -38,7 +38,7 @@ def stop(calculation: str) -> None:
     node.base.extras.set(STOP_EXTRA, True)
     echo.echo_success(f'asked {node.process_label}<{node.pk}> to stop: it ends after the batch at hand.')
     echo.echo(
-        f'Watch it with `verdi process status {node.pk}`; go on from there with '
+        f'Follow it with `aiida-mlpotential watch {node.pk}`; go on from there with '
         f'`aiida-mlpotential launch {task.command} --continue {node.pk}`.'
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import reports
+from . import failures, reports
 from .params import ProfileCommand, with_profile
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ def watch(process: str, once: bool, interval: float) -> None:
 
     The exit status is 1 if the process has ended and not well, else 0.
     """
-    progress = _follow(load_process(process), interval, once)
+    pk = load_process(process)
+    progress = _follow(pk, interval, once)
     if progress.is_terminated and not progress.is_successful:
+        for line in _causes(pk):
+            click.echo(line)
         raise click.exceptions.Exit(1)
 
 
@@ -62,6 +65,14 @@ def load_process(identifier: str) -> int:
         raise click.ClickException(f'node {identifier} is no process, but a {type(node).__name__}{hint}.')
     assert node.pk is not None  # noqa: S101 - for the type checker; it was loaded
     return node.pk
+
+
+def _causes(pk: int) -> list[str]:
+    """Return why structures of a process failed that has ended."""
+    from aiida import orm
+
+    node = orm.load_node(pk)
+    return [f'{line}.' for line in failures.describe_failures(node)] if isinstance(node, orm.ProcessNode) else []
 
 
 def _follow(pk: int, interval: float, once: bool) -> Progress:
@@ -97,7 +108,8 @@ def format_progress(progress: Progress, width: int) -> Iterator[str]:
     if progress.failed:
         yield f'structures that failed: {progress.failed}'
     if progress.plan.get('reused_slices'):
-        yield f'taken from the database: {progress.plan["reused_slices"]} slices'
+        reused = progress.plan['reused_slices']
+        yield f'taken from the database: {reused} slice{"" if reused == 1 else "s"}'
     parts = _parts(progress.slices)
     if len(parts) > 1:
         yield from (f'  {name}: {done} of {total}' for name, (done, total) in parts.items())

@@ -17,7 +17,9 @@ from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.quantities import QUANTITIES, Shape
 from aiida_mlpotential.worker.storage import hessian_offsets
 
+from .npy import read_header
 from .results import ResultsData, ResultsError
+from .selection import Selection
 from .statistics import MAX_MESSAGES, counts_of
 from .structures import StructureSetData
 
@@ -68,10 +70,11 @@ class MergedResultsData(ResultsData):
 
         :param structures: the whole set
         :param parts: in the order of the structures, without gaps
-        :raises ResultsError: if the parts do not cover the set, none has results, or they differ in model or parameters
+        :raises ResultsError: if the parts do not cover the set, none has results, one is of other structures than those
+            where it stands, or they differ in model or parameters
         """
         offsets = structures.get_frames().offsets
-        there = _check(offsets, parts)
+        there = _check(structures, parts)
         node = cls()
         node._whole['offsets'] = offsets
         for number, part in enumerate(parts):
@@ -129,22 +132,26 @@ class MergedResultsData(ResultsData):
         return StructureSetData.get_frames(node).offsets  # type: ignore[arg-type]
 
     def _join(self, name: str) -> Array:
-        """Return the arrays of all parts as one, filled where a part is missing."""
-        loaded = {number: self._load(number, name) for number, _, _, there in self._parts() if there}
-        example = next(iter(loaded.values()))
-        if len(loaded) == len(self.base.attributes.get('parts')):
-            return np.concatenate(list(loaded.values()), axis=_rows(name, None)[0])
+        """Return the arrays of all parts as one, filled where a part is missing.
+
+        The parts are read one after the other into the array of the whole, so that there is never more than one of
+        them in memory beside it.
+        """
+        there_are = [number for number, _, _, there in self._parts() if there]
+        shape, fortran_order, dtype = self._header(there_are[0], name)
+        if dtype.kind in 'SU':  # texts are as long in each part as its longest one; numbers are of one type in all
+            dtype = np.result_type(*(self._header(number, name)[2] for number in there_are))
         axis, rows = _rows(name, self.get_array('offsets'))
-        shape = list(example.shape)
-        shape[axis] = int(rows[-1])
-        dtype = np.result_type(*loaded.values())  # texts are as long in each part as its longest one
-        whole = np.full(shape, _missing(name, dtype), dtype=dtype)
+        whole_shape = (*shape[:axis], int(rows[-1]), *shape[axis + 1 :])
+        whole: Array = np.empty(whole_shape, dtype, order='F' if fortran_order else 'C')
         for number, start, stop, there in self._parts():
-            if there:
-                index: list[Any] = [slice(None)] * len(shape)
-                index[axis] = slice(int(rows[start]), int(rows[stop]))
-                whole[tuple(index)] = loaded[number]
+            place = (*(slice(None),) * axis, slice(int(rows[start]), int(rows[stop])))
+            whole[place] = self._load(number, name) if there else _missing(name, dtype)
         return whole
+
+    def _header(self, number: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+        with self.base.repository.open(_path(number, name), 'rb') as handle:
+            return read_header(handle)
 
     def _validate(self) -> bool:
         """Check that every part has its files."""
@@ -159,12 +166,10 @@ def _path(number: int, name: str) -> str:
     return f'part-{number:05d}/{name}.npy'
 
 
-def _rows(name: str, offsets: Array | None) -> tuple[int, Array]:
+def _rows(name: str, offsets: Array) -> tuple[int, Array]:
     """Return the axis along which an array has its rows, and where those of each structure begin, ``(n + 1,)``."""
     shape: Shape = QUANTITIES[name].shape if name in QUANTITIES else 'frame'
     axis = 1 if shape in _SECOND_AXIS else 0
-    if offsets is None:
-        return axis, np.zeros(0)
     if shape in ('atom', 'atom3'):
         return axis, offsets
     if shape in ('mode', 'member_mode'):
@@ -179,11 +184,12 @@ def _missing(name: str, dtype: np.dtype[Any]) -> Any:
     return np.nan if dtype.kind == 'f' else -1 if dtype.kind == 'i' else np.zeros((), dtype)[()]
 
 
-def _check(offsets: Array, parts: Sequence[Part]) -> list[ResultsData]:
+def _check(structures: StructureSetData, parts: Sequence[Part]) -> list[ResultsData]:
     """Return the results of the parts.
 
     :raises ResultsError: see :meth:`MergedResultsData.from_parts`
     """
+    offsets = structures.get_frames().offsets
     borders = [0, *(part.stop for part in parts)]
     starts = [part.start for part in parts]
     if starts != borders[:-1] or borders[-1] != len(offsets) - 1 or any(part.start >= part.stop for part in parts):
@@ -196,6 +202,7 @@ def _check(offsets: Array, parts: Sequence[Part]) -> list[ResultsData]:
     for part in parts:
         if part.results is None:
             continue
+        _check_origin(structures, part, part.results.base.attributes.all)
         if not np.array_equal(np.diff(part.results.offsets), np.diff(offsets[part.start : part.stop + 1])):
             raise ResultsError(f'the results of {part.start} to {part.stop - 1} are those of other structures')
         if set(part.results.get_arraynames()) != set(there[0].get_arraynames()):
@@ -205,6 +212,35 @@ def _check(offsets: Array, parts: Sequence[Part]) -> list[ResultsData]:
             if values[0] != values[1]:
                 raise ResultsError(f'the parts differ in {name}: {values[0]!r} and {values[1]!r}')
     return there
+
+
+def _check_origin(structures: StructureSetData, part: Part, attributes: Mapping[str, Any]) -> None:
+    """Compare what a part says of its structures with where it is to stand.
+
+    Structures with as many atoms look alike by their offsets, such as all conformers of a molecule. Results that say
+    nothing of their structures are taken as they are.
+
+    :raises ResultsError: if it is of another set, or of other structures of this one
+    """
+    sha256, selection = attributes.get('structures_sha256'), attributes.get('selection')
+    which = f'the results of {part.start} to {part.stop - 1}'
+    if sha256 not in (None, structures.sha256):
+        raise ResultsError(f'{which} are those of another set of structures: its sha256 is {sha256[:16]}…')
+    if sha256 is None and selection is None:
+        return
+    numbers = range(len(structures)) if selection is None else _numbers(selection)
+    if numbers != range(part.start, part.stop):
+        said = 'all structures' if selection is None else f'the selection {str(dict(selection))[:100]}'
+        raise ResultsError(f'{which} are those of {said}: put each part where its structures are')
+
+
+def _numbers(selection: Mapping[str, Any]) -> range | tuple[int, ...]:
+    """Return the numbers of selected structures, as a range where they follow one another."""
+    chosen = Selection.from_dict(selection)
+    if not chosen.numbers:
+        return range(chosen.start, chosen.stop)
+    whole = range(chosen.numbers[0], chosen.numbers[-1] + 1)
+    return whole if chosen.numbers == tuple(whole) else chosen.numbers
 
 
 def _statistics(node: MergedResultsData, parts: Sequence[Part]) -> dict[str, Any]:

@@ -49,8 +49,7 @@ class NpyFile:
         """
         try:
             with repository.open(path, 'rb') as handle:
-                version = np.lib.format.read_magic(handle)
-                shape, fortran_order, dtype = _HEADER_READERS[version](handle)
+                shape, fortran_order, dtype = read_header(handle)
                 start = handle.tell()
                 handle.seek(0, io.SEEK_END)
                 size = handle.tell()
@@ -83,6 +82,15 @@ class NpyFile:
         with self.open() as handle:
             values: Array = np.load(handle, allow_pickle=False)
         return values
+
+
+def read_header(handle: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether the order is that of Fortran, and type of an array; the handle is at its values then.
+
+    A damaged file raises many types of exceptions.
+    """
+    version = np.lib.format.read_magic(handle)
+    return _HEADER_READERS[version](handle)
 
 
 def expected_dtypes(name: str) -> tuple[str, ...]:

@@ -93,7 +93,8 @@ class ResultsData(orm.ArrayData):
         :param info: the content of the worker's results file
         :param directory: where in the folder the arrays are
         :param structures_info: ``elements``, ``formulas`` and ``formulas_complete``: ``StructureSetData.info``
-        :param without: arrays of which only headers and sizes are checked: another node has them, and judges their numbers
+        :param without: arrays of which only headers and sizes are checked: another node has them and judges their
+            numbers
         :raises ResultsError: if an array is missing, truncated, of a wrong shape or type, or no array at all
         """
         repository = folder.base.repository

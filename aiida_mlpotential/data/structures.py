@@ -120,6 +120,8 @@ class StructureSetData(orm.Data):
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f'there is no structure file {str(path)!r}')
+        if path.stat().st_size == 0:
+            raise StructuresError(f'{path.name!r} is empty: name a file with at least one structure')
         labels: list[str] = []
         try:
             frames = Frames.from_ase(_read_ase(path, index, format, labels))

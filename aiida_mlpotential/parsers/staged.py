@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from aiida import orm
 
 from aiida_mlpotential.queries.staged import linked_copy
@@ -19,7 +21,7 @@ def explain(job: orm.CalcJobNode, label: str, message: str) -> str:
     copy = linked_copy(job) if label in COPY_LABELS else None
     if copy is None or copy.computer is None:
         return message
-    command = f'aiida-mlpotential models unstage {job.inputs.model.pk} --computer {copy.computer.label}'
+    command = f'aiida-mlpotential models unstage {job.inputs.model.pk} --computer {shlex.quote(copy.computer.label)}'
     return (
         f'{message.rstrip(".")}; it is the staged copy in {copy.get_remote_path()} on {copy.computer.label}: '
         f'remove it with `{command}`, and later jobs get the files anew'

@@ -14,6 +14,10 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F
 GREY = '#666666'
 #: Pixels of an inch in formats of pixels.
 DPI = 200
+#: From this width (inch) on more columns of a legend fit.
+_WIDE = 8.0
+#: Area of a point in a legend, as matplotlib measures it.
+_MARKER = 30.0
 _MISSING = "pictures need matplotlib: pip install 'aiida-mlpotential[plots]'"
 
 
@@ -37,6 +41,35 @@ def new_figure(width: float, height: float, columns: int = 1, **kwargs: Any) -> 
     for item in axes[0]:
         item.spines[['top', 'right']].set_visible(False)
     return figure, list(axes[0])
+
+
+def set_log(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with numbers as people write them: 2, 5, 10, and not 10¹."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale('log')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def set_whole_numbers(axes: Axes) -> None:
+    """Give the vertical axis no numbers between whole ones: it counts."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """Write what colours and lines mean above a figure, where nothing is covered."""
+    from matplotlib.collections import PathCollection
+
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 1 if len(labels) == 1 else min(len(labels), 3 if figure.get_figwidth() < _WIDE else 6)
+    legend = figure.legend(handles, labels, loc='outside upper center', ncols=columns, frameon=False, fontsize='small')
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):  # points, which are small where there are many
+            handle.set_sizes([_MARKER])
 
 
 def formats() -> tuple[str, ...]:

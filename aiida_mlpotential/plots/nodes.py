@@ -66,7 +66,7 @@ def find_spreads(node: orm.Node) -> dict[str, ResultsData] | None:
 
 
 def _draw_energies(results: Mapping[str, ResultsData], options: Options) -> Figure:
-    return energy_figure(next(iter(results.values())), threshold=options.threshold)
+    return energy_figure(results, threshold=options.threshold)
 
 
 KINDS: dict[str, Kind] = {
@@ -108,4 +108,13 @@ def draw(node: orm.Node, name: str | None = None, options: Options | None = None
     if name is not None and name not in kinds:
         raise PlotError(f'there is no picture {name!r} of node {node.pk}: choose {" or ".join(kinds)}')
     kind = kinds[name] if name is not None else next(iter(kinds.values()))
-    return kind.draw(kind.find(node), options or Options())
+    options = options or Options()
+    if options.threshold is None:
+        options = dataclasses.replace(options, threshold=threshold_of(node))
+    return kind.draw(kind.find(node), options)
+
+
+def threshold_of(node: orm.Node) -> float | None:
+    """Return the spread (eV) above which a screening flagged structures, if the node is one that did."""
+    limit = node.inputs.max_qbc if isinstance(node, orm.ProcessNode) and 'max_qbc' in node.inputs else None
+    return None if limit is None else float(limit.value)

@@ -75,26 +75,27 @@ def _draw_levels(axes: Axes, reaction: Mapping[str, Any], column: int) -> None:
         axes.plot([left - _GAP, left], [0, value], color=colour, linewidth=0.8, linestyle='--')
         if number > 1:  # the line of the educts goes on below or above the levels before
             axes.plot([_WIDTH, left - _GAP], [0, 0], color=GREY, linewidth=0.8)
-        text, top = f'{value:+.2f}'.replace('-', MINUS), value
+        text, sign = f'{value:+.2f}'.replace('-', MINUS), 1 if value >= 0 else -1
+        end = value
         if spreads is not None:
             spread = float(spreads[column])
             axes.errorbar(left + _WIDTH / 2, value, yerr=spread, color=colour, capsize=4, linewidth=1.3)
-            text, top = f'{text}\n± {spread:.2f}', value + spread
+            text, end = f'{text}\n± {spread:.2f}', value + sign * spread
         symbol = reaction['quantities'][name]['symbol']
         axes.annotate(
             f'{symbol}\n{text}',
-            (left + _WIDTH / 2, top),
-            xytext=(0, 5),
+            (left + _WIDTH / 2, end),
+            xytext=(0, 5 * sign),  # away from the line of the educts
             textcoords='offset points',
             ha='center',
-            va='bottom',
+            va='bottom' if sign > 0 else 'top',
             color=colour,
             fontsize='small',
         )
-    axes.margins(y=0.25)
+    axes.margins(y=0.35)
     axes.set_xticks([])
     axes.spines['bottom'].set_visible(False)
-    axes.set_ylabel(f'products less educts ({_UNIT})')
+    axes.set_ylabel(f'products {MINUS} educts ({_UNIT})')
     axes.set_title(f'{reaction["temperatures"][column]:g} K, {reaction["gas_pressure"] / 1e5:g} bar', fontsize='small')
 
 
@@ -114,5 +115,5 @@ def _draw_temperatures(axes: Axes, reaction: Mapping[str, Any], temperatures: li
         axes.axhline(0, color=GREY, linewidth=0.6, linestyle=':', zorder=0)
     axes.axvline(temperatures[column], color=GREY, linewidth=0.6, linestyle=':', zorder=0)
     axes.set_xlabel('temperature (K)')
-    axes.set_ylabel(_UNIT)
+    axes.set_ylabel(f'ΔH, ΔG ({_UNIT})')
     axes.legend(frameon=False)

@@ -13,7 +13,7 @@ from aiida_mlpotential.data.results import ResultsData, Structures
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
-from .figures import COLOURS, GREY, PlotError, new_figure
+from .figures import COLOURS, GREY, PlotError, add_legend, new_figure, set_log, set_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,30 +37,48 @@ def spread_figure(results: Mapping[str, ResultsData], threshold: float | None = 
     :raises PlotError: if there is no spread, or matplotlib is not installed
     """
     spreads = {label: 1000 * values for label, values in ((label, _spreads(node)) for label, node in results.items())}
-    every = np.concatenate(list(spreads.values()))
+    every, names = np.concatenate(list(spreads.values())), _names(results)
     figure, (axes,) = new_figure(6, 4)
     bins = _bins(every)
     for colour, (label, values) in zip(COLOURS, spreads.items(), strict=False):
-        name = f'{label or results[label].base.attributes.get("model_name", "")} ({len(values)})'
+        name = f'{names[label]} ({len(values)}{_above(values, threshold)})'
         axes.hist(values, bins=bins.tolist(), color=colour, alpha=0.6, label=name)
     if threshold is not None:
-        _draw_threshold(axes, threshold, every)
+        _draw_threshold(axes, threshold)
     if _is_wide(every):
-        axes.set_xscale('log')
+        set_log(axes)
+    set_whole_numbers(axes)
     axes.set_xlabel(_SPREAD)
     axes.set_ylabel('structures')
-    axes.legend(frameon=False, fontsize='small')
+    add_legend(figure, axes)
     return figure
 
 
-def energy_figure(results: ResultsData, structures: Structures | None = None, threshold: float | None = None) -> Figure:
+def energy_figure(
+    results: ResultsData | Mapping[str, ResultsData],
+    structures: Structures | None = None,
+    threshold: float | None = None,
+) -> Figure:
     """Return the energy above the lowest of the same formula, against the spread over √atoms.
 
-    :param results: of an ensemble
+    :param results: of an ensemble, or of several by their labels, of which each has a picture beside the others
     :param structures: those of the results, by default those of the job that made them
     :param threshold: eV; what is above it is counted and marked
     :raises PlotError: if there is no spread, or matplotlib is not installed
     """
+    models = {'': results} if isinstance(results, ResultsData) else results
+    names = _names(models)
+    figure, all_axes = new_figure(5.6 * len(models) + 0.6, 4.6, len(models))
+    for axes, (label, node) in zip(all_axes, models.items(), strict=True):
+        _draw_energies(axes, node, structures, threshold)
+        axes.set_title(names[label], fontsize='small')
+    all_axes[0].set_ylabel('energy above the lowest of its formula (kcal/mol)')
+    add_legend(figure, all_axes[0])
+    return figure
+
+
+def _draw_energies(axes: Axes, results: ResultsData, structures: Structures | None, threshold: float | None) -> None:
+    """Draw the energies and the spread of a model; formulas have the colours that they have beside it."""
     qbc = results.qbc
     frames = results.get_structures() if structures is None else _frames(results, structures)
     good = np.asarray(results.status) == FrameStatus.OK
@@ -68,25 +86,21 @@ def energy_figure(results: ResultsData, structures: Structures | None = None, th
         raise PlotError(_nothing(results))
     formulas, _ = formulas_of(frames)
     relative = relative_energies(np.where(good, results.energies, np.nan), formulas) / KCAL_PER_MOL
-    figure, (axes,) = new_figure(6.4, 4.4)
-    names, counts = np.unique(formulas[good], return_counts=True)
+    names, counts = np.unique(formulas, return_counts=True)
     shown = names[np.argsort(-counts, kind='stable')][:MAX_FORMULAS].tolist()
     groups = [(name, good & (formulas == name), colour) for name, colour in zip(shown, COLOURS, strict=False)]
-    others = good & ~np.isin(formulas, shown)
-    groups += [('others', others, '#BBBBBB')] if others.any() else []
+    rest = ~np.isin(formulas, shown)
+    groups += [('others', good & rest, '#BBBBBB')] if rest.any() else []
     spread = 1000 * qbc
     for name, chosen, colour in groups:
         label = f'{name} ({np.count_nonzero(chosen)})'
-        axes.scatter(spread[chosen], relative[chosen], s=_size(good), color=colour, label=label, **_LOOK)
+        below = 1.0 if name in shown else 0.9  # what has no colour of its own covers nothing
+        axes.scatter(spread[chosen], relative[chosen], s=_size(good), color=colour, label=label, zorder=below, **_LOOK)
     if threshold is not None:
-        _draw_threshold(axes, threshold, spread[good])
+        _draw_threshold(axes, threshold)
     if _is_wide(spread[good]):
-        axes.set_xscale('log')
-    axes.set_xlabel(_SPREAD)
-    axes.set_ylabel('energy above the lowest of its formula (kcal/mol)')
-    axes.set_title(f'{results.base.attributes.get("model_name", "")}', fontsize='small')
-    axes.legend(frameon=False, fontsize='small', markerscale=2)
-    return figure
+        set_log(axes)
+    axes.set_xlabel(f'{_SPREAD}{_above(spread[good], threshold)}')
 
 
 #: Very many points would make a file of vectors very large.
@@ -106,11 +120,21 @@ def relative_energies(energies: Array, formulas: Array) -> Array:
     return np.asarray(energies - lowest[groups])
 
 
-def _draw_threshold(axes: Axes, threshold: float, spreads: Array) -> None:
-    """Mark a spread (eV), with the number of structures (meV) above it."""
-    above = int(np.count_nonzero(spreads > 1000 * threshold))
-    label = f'{1000 * threshold:g} meV: {above} above'
-    axes.axvline(1000 * threshold, color=GREY, linestyle='--', linewidth=1, label=label)
+def _draw_threshold(axes: Axes, threshold: float) -> None:
+    """Mark a spread (eV)."""
+    axes.axvline(1000 * threshold, color=GREY, linestyle='--', linewidth=1, label=f'{1000 * threshold:g} meV')
+
+
+def _above(spreads: Array, threshold: float | None) -> str:
+    """Return how many spreads (meV) are above the threshold (eV), to go on with after a number or a text."""
+    return '' if threshold is None else f', {np.count_nonzero(spreads > 1000 * threshold)} above {1000 * threshold:g}'
+
+
+def _names(results: Mapping[str, ResultsData]) -> dict[str, str]:
+    """Return the names of the models by their labels, which stand for names that two models share."""
+    names = {label: str(node.base.attributes.get('model_name', label)) for label, node in results.items()}
+    shared = [name for name in names.values() if list(names.values()).count(name) > 1]
+    return {label: label if label and name in shared else name for label, name in names.items()}
 
 
 def _frames(results: ResultsData, structures: Structures) -> Any:

@@ -88,7 +88,13 @@ def find_slices(origin: Origin, computer: orm.Computer | None = None) -> dict[Se
     """Return the best that the database has of every part of a set of structures.
 
     A finished slice is preferred to an unfinished one, and a newer one to an older one. Calculations that have not
-    ended yet count for nothing: nobody may go on from a directory in which somebody writes.
+    ended yet count for nothing: what they are about to finish would be computed twice.
+
+    One that was killed or ended with an exception may have a worker all the same, where the scheduler was not told. To
+    go on from its directory is safe: the next job works on a copy in a directory of its own, so that the two never
+    write the same file. Of that copy the worker believes only what was finished before it was made, of which it has the
+    status (``worker/storage.py``), drops structures of which values are missing (``worker/torn.py``), and takes a
+    checkpoint, which is always replaced as a whole, only if it is complete and that of the very same job.
 
     :param computer: only work directories on it are named; by default all are
     """

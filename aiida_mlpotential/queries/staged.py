@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from aiida import orm
@@ -58,6 +59,16 @@ def find_staged(model: ModelData, computer: orm.Computer) -> orm.RemoteData | No
     """Return the folder with the newest sound copy of a model on a computer, or ``None``."""
     sound = (staged.folder for staged in list_staged(model, computer) if not staged.broken)
     return next(sound, None)
+
+
+def is_work_directory(folder: orm.RemoteData) -> bool:
+    """Return whether a folder is where AiiDA puts the job that made it: nothing else may be removed.
+
+    Nodes that were imported name any path.
+    """
+    creator, path = folder.creator, PurePosixPath(folder.get_remote_path())
+    uuid = '' if creator is None else creator.uuid
+    return path.parts[-3:] == (uuid[:2], uuid[2:4], uuid[4:]) and '..' not in path.parts
 
 
 def mark_broken(folder: orm.RemoteData, why: str) -> None:

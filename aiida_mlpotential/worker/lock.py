@@ -179,8 +179,7 @@ class WorkLock:
             self._thread.join()
             self._thread = None
         if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+            self._close()
             if self._is_mine():
                 self._path.unlink(missing_ok=True)
 
@@ -193,26 +192,34 @@ class WorkLock:
             return False
         except OSError:
             if self._handle >= 0:  # made, but without room for its content
-                os.close(self._handle)
-                self._handle = -1
+                self._close()
                 self._path.unlink(missing_ok=True)
         return True
 
     def _replace(self) -> bool:
-        """Put this worker in the place of a dead one; of several that do so at once the last one stays."""
+        """Put this worker in the place of a dead one; of several that do so at once the last one stays.
+
+        :return: whether this is the one, or there is no lock, as where the disk is full
+        """
         temporary = self._path.with_name(f'{self._path.name}.{self._owner.token}')
         try:
             self._handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
             self._write(0)
             temporary.replace(self._path)
         except OSError:
+            self._close()
             temporary.unlink(missing_ok=True)
-        time.sleep(POLL)
-        if self._handle < 0 or self._is_mine():
             return True
-        os.close(self._handle)
-        self._handle = -1
+        time.sleep(POLL)
+        if self._is_mine():
+            return True
+        self._close()
         return False
+
+    def _close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def _is_mine(self) -> bool:
         owner = Owner.decode(_read(self._path))

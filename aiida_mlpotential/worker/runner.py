@@ -72,7 +72,7 @@ def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable
         if not lock.acquire():
             print('asked to stop before the other worker had ended', flush=True)
             return False
-        runner = Runner(directory, lambda: lock.is_lost or stopping())
+        runner = Runner(directory, stopping, lambda: lock.is_lost)
         try:
             job = read_job()
             if lock.has_waited and _is_finished(directory, job):  # write nothing: the files are perhaps being fetched
@@ -82,7 +82,7 @@ def run_job(read_job: Callable[[], JobSpec], directory: Path, stopping: Callable
         except Exception as exception:  # the last resort: everything must end in the results file
             runner.record_error(exception)
             return False
-        return True
+        return not lock.is_lost
 
 
 def _is_finished(directory: Path, job: JobSpec) -> bool:
@@ -97,11 +97,16 @@ def _is_finished(directory: Path, job: JobSpec) -> bool:
 
 
 class Runner:
-    """One job; holds what is known of it for the results file."""
+    """One job; holds what is known of it for the results file.
 
-    def __init__(self, directory: Path, stopping: Callable[[], bool]) -> None:
-        self._directory = directory
-        self._stopping = StopRequest(directory, stopping)
+    :param is_lost: says that another worker took the directory over: what is known of the job is for that one to write
+    """
+
+    def __init__(
+        self, directory: Path, stopping: Callable[[], bool], is_lost: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._directory, self._is_lost = directory, is_lost
+        self._stopping = StopRequest(directory, lambda: is_lost() or stopping())
         self._file = ResultsFile(directory)
         self._begin = time.monotonic()
         self._last_sync = self._begin
@@ -205,7 +210,8 @@ class Runner:
             self.content['counts'] = _counts(self._store)
         self.content['messages'] = self._messages.to_json()
         self.content['timings']['total'] = time.monotonic() - self._begin
-        self._file.write(self.content)
+        if not self._is_lost():
+            self._file.write(self.content)
 
     def _load_frames(self, job: JobSpec) -> Frames:
         path = self._directory / FRAMES_FILE
@@ -268,6 +274,8 @@ class Runner:
             self.content['notes'].append(f'values of {len(torn)} structures of an earlier run never reached the disk')
         retried = np.flatnonzero(np.isin(store.status, (*_RETRIED, *task.retried)))
         store.mark(retried, np.full(len(retried), FrameStatus.PENDING, dtype=np.int8))
+        if len(torn) or len(retried):
+            store.sync()  # before new values take the place of those that did not count any more
         done = int(np.sum(store.status != FrameStatus.PENDING))
         if done:
             self.content['notes'].append(f'went on with the results of {done} structures of an earlier run')
@@ -308,6 +316,9 @@ class Runner:
     def _finish(self, context: Context) -> None:
         context.store.sync()
         context.store.close()
+        if self._is_lost():
+            print('another worker took this directory over, as this one had given no sign of life: it ends', flush=True)
+            return
         counts = _counts(context.store)
         if counts['pending']:
             self.content['notes'].append(self._stopping.reason or 'ended before all structures were done')

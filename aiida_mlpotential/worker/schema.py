@@ -25,6 +25,8 @@ ARRAYS_DIRECTORY = 'arrays'
 FINGERPRINT_FILE = 'fingerprint.txt'
 #: Where the files of an earlier run come to lie: never where this job's own results would be taken for them.
 PARENT_DIRECTORY = 'parent'
+#: How each structure stands: among the arrays, and beside a copy of them once more, as it was before they were copied.
+STATUS_FILE = 'status.npy'
 #: What is under way, for a later run to go on from.
 CHECKPOINT_DIRECTORY = 'checkpoint'
 TRAJECTORY_DIRECTORY = 'trajectory'

@@ -25,7 +25,7 @@ from .errors import FrameStatus, WorkerError
 from .frames import BoolArray, IntArray
 from .parents import earlier_runs
 from .quantities import QUANTITIES, Quantity
-from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, RESULTS_FILE
+from .schema import ARRAYS_DIRECTORY, FINGERPRINT_FILE, RESULTS_FILE, STATUS_FILE
 
 Array = npt.NDArray[Any]
 Rows = Literal['frame', 'atom', 'hessian', 'mode']
@@ -125,7 +125,7 @@ class ResultsStore:
         }
         self._columns = {name: self._column(QUANTITIES[name], sizes) for name in names}
         n_frames = len(offsets) - 1
-        self._status = _Column(self._directory / 'status.npy', (n_frames,), np.dtype('i1'), 1, 'frame')
+        self._status = _Column(self._directory / STATUS_FILE, (n_frames,), np.dtype('i1'), 1, 'frame')
         self.status = np.full(n_frames, FrameStatus.PENDING, dtype=np.int8)
         self._handles: dict[str, int] = {}
 
@@ -164,6 +164,7 @@ class ResultsStore:
             earlier = (run / ARRAYS_DIRECTORY for run in earlier_runs(self._directory.parent))
             found = next((path for path in earlier if self._belongs(path, fingerprint)), None)
             if found is not None:
+                _keep_what_was_finished(found)
                 found.rename(self._directory)
         if self._directory.exists():
             self.status = np.array(np.load(self._status.path, allow_pickle=False))
@@ -200,16 +201,29 @@ class ResultsStore:
     def write(self, indices: IntArray, arrays: Mapping[str, Array], status: Array) -> None:
         """Write a batch: the arrays first, then the status that makes them count.
 
+        Where values of an earlier run are replaced, as those of a structure that had not converged, the new ones are on
+        the disk before the status is: after a crash of the machine nothing would tell the old ones from them.
+
         :param indices: the frames of the batch, ``(b,)``
         :param arrays: for every name given at construction, values of these frames in this order, of its shape
         :param status: ``(b,)``
         """
+        replaces = self._has_values(indices)
         for name, column in self._columns.items():
             values = np.asarray(arrays[name])
             rows = np.ascontiguousarray(values.T if column.fortran_order else values, dtype=column.dtype)
             starts = self._starts[column.rows]
             self._write_rows(name, column, starts[:-1][indices], np.diff(starts)[indices], rows)
+        if replaces:
+            self.sync()
         self.mark(indices, status)
+
+    def _has_values(self, indices: IntArray) -> bool:
+        """Return whether an earlier run left energies of any of these frames."""
+        if 'energies' not in self._columns:
+            return False
+        energies = np.load(self._columns['energies'].path, mmap_mode='r', allow_pickle=False)
+        return bool(np.isfinite(energies[indices]).any())
 
     def mark(self, indices: IntArray, status: Array) -> None:
         """Write the status of frames that have no results."""
@@ -294,6 +308,32 @@ def hessian_offsets(offsets: IntArray) -> IntArray:
     """
     sizes = np.square(3 * (offsets[1:] - offsets[:-1]), dtype=np.int64)
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+
+def _keep_what_was_finished(arrays: Path) -> None:
+    """Set frames back whose status changed while the files of an earlier run were copied.
+
+    Its worker was then still at work. One array may have been copied before it wrote, and the next one after; the
+    status, which comes last, tells nothing of those before it. But what the status counted when the copy began was
+    whole by then, and no worker writes it again.
+
+    :param arrays: the copy; beside it lies the status as it was before anything else was copied, unless an older
+        version of the plugin made the copy
+    """
+    before_path, path = arrays.parent / STATUS_FILE, arrays / STATUS_FILE
+    try:
+        before = np.load(before_path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return
+    status = np.array(np.load(path, allow_pickle=False))
+    if before.shape != status.shape or np.array_equal(before, status):
+        return
+    status[before != status] = FrameStatus.PENDING
+    temporary = path.with_suffix('.tmp')
+    with disk_errors(path.name):
+        with temporary.open('wb') as handle:
+            np.save(handle, status, allow_pickle=False)
+        temporary.replace(path)
 
 
 def _matches(column: _Column) -> bool:

@@ -12,6 +12,7 @@ from aiida_mlpotential.worker.parameters import with_defaults
 
 from .exit_codes import cause_of, declare_exit_codes
 from .handlers import Handlers
+from .ports import close_namespaces
 from .protocol import TaskProtocolMixin
 from .staging import StagingMixin, declare_staging
 
@@ -56,6 +57,7 @@ class MlpotentialBaseWorkChain(TaskProtocolMixin, StagingMixin, Handlers):
             cls.results,
         )
         spec.expose_outputs(cls._process_class)
+        close_namespaces(spec.inputs)
         declare_exit_codes(spec)
 
     def setup(self) -> None:

@@ -85,6 +85,7 @@ def merge_minima(
     new_structures: StructureSetData,
     new_results: NormalModesData,
     indices: orm.List,
+    kept: orm.List,
 ) -> dict[str, orm.Data]:
     """Put structures that were optimized again, and their results, in the places that they have in the whole set.
 
@@ -93,16 +94,19 @@ def merge_minima(
     :param new_structures: some of the structures, optimized again
     :param new_results: their results
     :param indices: their numbers in the whole set
+    :param kept: which of these stay as they were, because the new optimization or analysis failed
     :return: the whole set (``output_structures``) and its results (``results``)
     """
-    chosen: list[int] = indices.get_list()
+    chosen, old = indices.get_list(), kept.get_list()
+    places = {position: index for position, index in enumerate(chosen) if index not in old}
     whole, part = structures.get_frames(), new_structures.get_frames()
     positions: npt.NDArray[Any] = whole.positions.copy()
-    positions[whole.atom_indices(np.array(chosen))] = part.positions
+    new = part.positions[part.atom_indices(np.array(list(places)))]
+    positions[whole.atom_indices(np.array(list(places.values())))] = new
     merged = StructureSetData.from_frames(dataclasses.replace(whole, positions=positions))
     return {
         'output_structures': merged,
-        'results': replace_results(results, chosen, new_results, merged),
+        'results': replace_results(results, chosen, new_results, merged, old),
     }
 
 

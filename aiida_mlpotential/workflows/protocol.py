@@ -17,12 +17,21 @@ from aiida_mlpotential.data.structures import StructureSetData
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested dictionaries as one, in which the changes win; neither is modified."""
-    result = copy.deepcopy(dict(base))
+    """Return nested dictionaries as one, in which the changes win; neither is modified.
+
+    Nodes are taken as they are: a copy of one would be another node, without its provenance.
+    """
+    result = {key: _copied(value) for key, value in base.items()}
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merge(result[key], value) if both else copy.deepcopy(value)
+        result[key] = merge(result[key], value) if both else _copied(value)
     return result
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return value if isinstance(value, orm.Node) else copy.deepcopy(value)
 
 
 class ProtocolMixin:
@@ -95,7 +104,7 @@ class TaskProtocolMixin(ProtocolMixin):
         calc['code'] = orm.load_code(code) if isinstance(code, str) else code
         calc['model'] = model
         calc['structures' if isinstance(structures, StructureSetData) else 'structure'] = structures
-        if model.to_spec().ensemble_size == 1:
+        if model.to_spec().ensemble_size == 1 and not isinstance(calc.get('parameters'), orm.Node):
             calc['parameters'] = _without_spread(calc.get('parameters', {}))
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         fill(builder, inputs)

@@ -23,6 +23,7 @@ from aiida_mlpotential.data.structures import (
 from aiida_mlpotential.worker.parameters import validate_parameters
 from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
+from .ports import close_namespaces
 from .protocol import ProtocolMixin, fill
 from .thermochemistry import ThermochemistryWorkChain
 
@@ -155,6 +156,7 @@ class ReactionWorkChain(ProtocolMixin, WorkChain):
                 help=f'`{parameter}` of species by name, where it is not what it would be without.',
             )
         spec.expose_inputs(ThermochemistryWorkChain, exclude=('structure', 'structures', 'model'))
+        close_namespaces(spec.inputs)
         spec.inputs.validator = cls.validate
         spec.outline(cls.setup, cls.run_species, cls.inspect_species, cls.results)
         spec.expose_outputs(ThermochemistryWorkChain, exclude=('output_structure',))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, while_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_, while_
 
 from aiida_mlpotential.calculations.geometry_optimization import GeometryOptimizationCalculation
 from aiida_mlpotential.calculations.thermochemistry import ThermochemistryCalculation
@@ -26,6 +26,7 @@ from .minima import (
     parameters_of_part,
     saddle_points,
 )
+from .ports import close_namespaces
 from .protocol import ProtocolMixin, fill, merge
 from .tasks import GeometryOptimizationBaseWorkChain, ThermochemistryBaseWorkChain
 
@@ -45,12 +46,15 @@ MAX_DISPLACEMENTS = 3
 
 
 @calcfunction
-def summarize_minima(results: NormalModesData, displaced: orm.Dict, unoptimized: orm.Dict) -> orm.Dict:
+def summarize_minima(
+    results: NormalModesData, displaced: orm.Dict, unoptimized: orm.Dict, left_at_saddle: orm.Dict
+) -> orm.Dict:
     """Say how structures fared, and of a single one its thermochemistry.
 
     :param results: of all structures
     :param displaced: how many times structures were moved along imaginary modes, by their number
     :param unoptimized: the status of those whose optimization did not succeed, by their number
+    :param left_at_saddle: why saddle points are still what they were after they had been moved, by their number
     """
     attributes = results.base.attributes.all
     content: dict[str, Any] = {
@@ -59,6 +63,7 @@ def summarize_minima(results: NormalModesData, displaced: orm.Dict, unoptimized:
         **{key: attributes.get(key) for key in ('settings', 'model_name', 'model_sha256', 'n_members', 'units')},
         'displaced': displaced.get_dict(),
         'unoptimized': unoptimized.get_dict(),
+        'left_at_saddle': left_at_saddle.get_dict(),
     }
     if len(results) == 1 and results.n_ok:
         content['energy'] = float(results.energies[0])
@@ -74,7 +79,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
     """Optimize molecules, check that they are minima, and compute their thermochemistry: all of a set at once.
 
     A structure that turns out to be a saddle point is moved along its imaginary modes and optimized again. Of a set
-    only such structures are computed again.
+    only such structures are computed again. Where that fails, the saddle point stays in the results.
     """
 
     PROTOCOL = 'minima'
@@ -113,14 +118,15 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         excluded = [f'calc.{name}' for name in _GIVEN]
         for namespace, (workflow, _) in STAGES.items():
             spec.expose_inputs(workflow, namespace=namespace, exclude=excluded)
+        close_namespaces(spec.inputs)
         spec.inputs.validator = cls.validate
         spec.outline(
             cls.setup,
             while_(cls.should_go_on)(
                 cls.run_optimization,
                 cls.inspect_optimization,
-                cls.run_thermochemistry,
-                cls.inspect_thermochemistry,
+                if_(cls.has_new_structures)(cls.run_thermochemistry, cls.inspect_thermochemistry),
+                cls.end_round,
             ),
             cls.results,
         )
@@ -210,13 +216,13 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         self.ctx.current = self.inputs.structure if self.ctx.single else self.inputs.structures
         self.ctx.structures, self.ctx.results = self.ctx.current, None
         self.ctx.part = list(range(1 if self.ctx.single else len(self.inputs.structures)))
-        self.ctx.round, self.ctx.displaced, self.ctx.unoptimized = 0, {}, {}
+        self.ctx.round, self.ctx.displaced, self.ctx.unoptimized, self.ctx.left = 0, {}, {}, {}
 
     def should_go_on(self) -> bool:
         """Return whether there is something to optimize: everything at first, then the saddle points that are left."""
         if self.ctx.round == 0:
             return True
-        saddles = saddle_points(self.ctx.results)
+        saddles = [index for index in saddle_points(self.ctx.results) if str(index) not in self.ctx.left]
         if not saddles or self.ctx.round > self.inputs.max_displacements.value:
             return False
         amplitude = orm.Float(self.ctx.round * self.inputs.displacement.value)
@@ -252,25 +258,36 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         return self._submit('optimization')
 
     def inspect_optimization(self) -> ExitCode | None:
-        """Take the optimized structures; without any the workflow ends."""
+        """Take the optimized structures; without any the workflow ends, or a saddle point stays what it was."""
         child: ProcessNode = self.ctx.child
         name = 'output_structure' if self.ctx.single else 'output_structures'
         pending = np.full(len(self.ctx.part), FrameStatus.PENDING)
         statuses = child.outputs.results.status if 'results' in child.outputs else pending
-        found = {
-            str(index): FrameStatus(int(status)).name
-            for index, status in zip(self.ctx.part, statuses, strict=True)
-            if status != FrameStatus.OK
-        }
+        found = _failures(self.ctx.part, statuses, (FrameStatus.OK,))
         for index in self.ctx.part:
-            self.ctx.unoptimized.pop(str(index), None)
-        self.ctx.unoptimized.update(found)
-        if name in child.outputs and len(found) < len(self.ctx.part):
+            if self.ctx.round == 0 or str(index) not in found:
+                self.ctx.unoptimized.pop(str(index), None)
+        if self.ctx.round == 0:
+            self.ctx.unoptimized.update(found)
+        else:
+            self._leave('optimization', found, child)
+        ended = name in child.outputs and bool((statuses != FrameStatus.PENDING).any())
+        if ended and (self.ctx.round or len(found) < len(self.ctx.part)):
             self.ctx.current = child.outputs[name]
             return None
         if name in child.outputs and self.ctx.round == 0:
             self.out(name, child.outputs[name])
         return self._fail('ERROR_OPTIMIZATION_FAILED', child)
+
+    def _leave(self, stage: str, found: Mapping[str, str], child: ProcessNode) -> None:
+        """Note why structures that were moved stay at their saddle points."""
+        for index, status in found.items():
+            cause = f'{child.process_label}<{child.pk}> [{child.exit_status}]'
+            self.ctx.left[index] = f'moved along its imaginary modes, its {stage} ended with {status}: {cause}'
+
+    def has_new_structures(self) -> bool:
+        """Return whether any structure of this round was optimized."""
+        return self.ctx.round == 0 or any(str(index) not in self.ctx.left for index in self.ctx.part)
 
     def run_thermochemistry(self) -> Any:
         """Compute modes and thermochemistry of the structures of this round."""
@@ -282,14 +299,23 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
         if 'results' not in child.outputs:
             return self._fail('ERROR_THERMOCHEMISTRY_FAILED', child)
         results = child.outputs.results
+        if self.ctx.round:
+            found = _failures(self.ctx.part, results.status, (FrameStatus.OK, FrameStatus.WRONG_CHARACTER))
+            self._leave('thermochemistry', {key: found[key] for key in found if key not in self.ctx.left}, child)
+        left = [index for index in self.ctx.part if str(index) in self.ctx.left]
+        if len(left) == len(self.ctx.part):
+            return None
         if self.ctx.single or self.ctx.round == 0:
             self.ctx.structures, self.ctx.results = self.ctx.current, results
         else:
-            indices = orm.List(self.ctx.part)
-            merged = merge_minima(self.ctx.structures, self.ctx.results, self.ctx.current, results, indices)
+            before = self.ctx.structures, self.ctx.results
+            merged = merge_minima(*before, self.ctx.current, results, orm.List(self.ctx.part), orm.List(left))
             self.ctx.structures, self.ctx.results = merged['output_structures'], merged['results']
-        self.ctx.round += 1
         return None
+
+    def end_round(self) -> None:
+        """Count the rounds."""
+        self.ctx.round += 1
 
     def _fail(self, label: str, child: ProcessNode) -> ExitCode:
         """End with the cause, and with what earlier rounds found."""
@@ -303,6 +329,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
             self.ctx.results,
             orm.Dict(self.ctx.displaced),
             orm.Dict(self.ctx.unoptimized),
+            orm.Dict(self.ctx.left),
         )
         self.out('results', self.ctx.results)
         self.out('output_parameters', summary)
@@ -318,13 +345,19 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
             return None
         first = failed[0]
         frame = results.frame(first)
-        reason = (
-            f'its optimization ended with {self.ctx.unoptimized[str(first)]}'
-            if first in unoptimized
-            else f'{frame.status.name}, {frame.message}'
-        )
+        reason = f'{frame.status.name}, {frame.message}'.rstrip('.')
+        if str(first) in self.ctx.left:
+            reason = f'{reason}; {self.ctx.left[str(first)]}'
+        elif first in unoptimized:
+            reason = f'its optimization ended with {self.ctx.unoptimized[str(first)]}'
         names = labels_of(to_frames(self.ctx.structures), failed)
         detail = f'{len(failed)} of {len(results)} ({names}); the first: {reason}'.rstrip('.')
         if len(failed) < len(results):
             return self.exit_codes.ERROR_SOME_STRUCTURES_FAILED.format(detail=detail)
         return self.exit_codes.ERROR_NO_MINIMUM.format(detail=detail)
+
+
+def _failures(part: Sequence[int], statuses: np.ndarray[Any, Any], good: Collection[FrameStatus]) -> dict[str, str]:
+    """Return the status of structures that ended otherwise than they should, by their numbers in the whole set."""
+    pairs = zip(part, statuses, strict=True)
+    return {str(index): FrameStatus(int(status)).name for index, status in pairs if status not in good}

@@ -218,6 +218,7 @@ def test_checkpoints_and_trajectories_of_the_parent_are_copied(python_code, emt_
     inputs = {'structure': orm.StructureData(ase=cluster()), 'parent_folder': parent}
     calcinfo, files = _calcinfo(python_code, emt_model, **inputs)
     assert [item[1:] for item in calcinfo.remote_copy_list] == [
+        (f'{tmp_path}/arrays/status.npy', 'parent/status.npy'),  # first: see tests/worker/test_live_copies.py
         (f'{tmp_path}/arrays', 'parent/arrays'),
         (f'{tmp_path}/checkpoint', 'parent/checkpoint'),
         (f'{tmp_path}/parent', 'parent/parent'),
@@ -225,7 +226,7 @@ def test_checkpoints_and_trajectories_of_the_parent_are_copied(python_code, emt_
     assert 'parent' in files  # over SSH nobody else makes it
     assert 'trajectory' not in calcinfo.retrieve_list
     calcinfo, _ = _calcinfo(python_code, emt_model, **inputs, parameters={'trajectory': 1})
-    assert calcinfo.remote_copy_list[2][1:] == (f'{tmp_path}/trajectory', 'parent/trajectory')
+    assert calcinfo.remote_copy_list[3][1:] == (f'{tmp_path}/trajectory', 'parent/trajectory')
     assert 'trajectory' in calcinfo.retrieve_list
 
 

@@ -178,7 +178,7 @@ def test_the_directory_for_the_arrays_of_the_parent_is_sent(python_code, emt_mod
     with SandboxFolder() as folder:
         calcinfo = process.prepare_for_submission(folder)
         assert (Path(folder.abspath) / 'parent').is_dir()
-    assert [item[2] for item in calcinfo.remote_copy_list] == ['parent/arrays', 'parent/parent']
+    assert [item[2] for item in calcinfo.remote_copy_list] == ['parent/status.npy', 'parent/arrays', 'parent/parent']
 
 
 def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(run, localhost, emt_model):

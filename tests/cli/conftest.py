@@ -12,7 +12,7 @@ import pytest
 from aiida import orm
 from click.testing import CliRunner, Result
 
-from aiida_mlpotential.cli import main
+from aiida_mlpotential.cli import main, running
 from aiida_mlpotential.cli.codes import CODE_LABEL, COMPUTER_LABEL, PLUGIN
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
@@ -59,6 +59,12 @@ def code(localhost: orm.Computer) -> orm.InstalledCode:
     return orm.InstalledCode(
         label=CODE_LABEL, computer=localhost, filepath_executable=sys.executable, default_calc_job_plugin=PLUGIN
     ).store()
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands believe that the daemon runs."""
+    monkeypatch.setattr(running, 'check_daemon', lambda: None)
 
 
 @pytest.fixture

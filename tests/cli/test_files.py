@@ -51,6 +51,15 @@ def test_unknown_symbol(water: Path) -> None:
         read_structures(water, ':', None)
 
 
+def test_empty_file(tmp_path: Path) -> None:
+    """The file is named, and its emptiness, whatever ASE would say of it; a format does not help."""
+    (tmp_path / 'empty.xyz').touch()
+    for file_format in (None, 'cif'):
+        with pytest.raises(click.ClickException) as caught:
+            read_structures(tmp_path / 'empty.xyz', ':', file_format)
+        assert caught.value.message == "'empty.xyz' is empty: name a file with at least one structure."
+
+
 def test_format_is_an_option(tmp_path: Path) -> None:
     """The remedy for an unknown format is the option of the command line."""
     path = tmp_path / 'data.nothing'
@@ -65,7 +74,8 @@ def test_single_structure(water: Path) -> None:
     atoms = molecule('H2O')
     atoms.positions[0, 0] = np.nan
     ase.io.write(water, atoms)
-    with pytest.raises(click.ClickException, match=r"the structure of 'water.xyz' has coordinates that are not finite"):
+    message = r"the structure of 'water.xyz' has coordinates that are not finite, .*: correct the file\.$"
+    with pytest.raises(click.ClickException, match=message):
         single_structure(read_structures(water, ':', None), water)
 
 

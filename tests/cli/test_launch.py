@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import ase.io
@@ -114,20 +115,24 @@ def test_scheduler_options(code: orm.InstalledCode, emt: ModelData, molecules: P
 
 
 def test_daemon_without_a_broker(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke) -> None:
-    """A profile without a broker cannot submit: AiiDA's sentence is passed on."""
+    """Said before the file is read, which would be wrong as well, with what there is to do; nothing is stored."""
+    molecules.write_text('')
     result = invoke(*COMMAND, molecules, '--model', emt.pk, '--daemon')
     assert result.exit_code == 1
-    assert result.output.startswith('Error: Cannot submit because the runner does not have a process controller')
-    assert result.output.strip().endswith('Or leave out --daemon.')
+    (line,) = result.output.splitlines()
+    assert re.fullmatch(r'Error: the profile \S+ has no broker, .*: leave out --daemon, or add one with `.*`\.', line)
+    assert orm.QueryBuilder().append((orm.ProcessNode, orm.StructureData, StructureSetData)).count() == 0
 
 
-def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, monkeypatch) -> None:
+def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, daemon, monkeypatch) -> None:
     """A submission prints the PK and does not wait."""
     submitted = []
 
     def submit(process, inputs):
         submitted.append((process, inputs))
-        return orm.Int(1).store()
+        node = orm.CalcJobNode().store()
+        node.set_process_label(process.__name__)
+        return node
 
     monkeypatch.setattr('aiida.engine.submit', submit)
     result = invoke(*COMMAND, molecules, '--model', emt.pk, '--daemon', '--num-threads', '1')
@@ -136,6 +141,7 @@ def test_daemon(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke
     assert process.__name__ == 'SinglePointCalculation'
     assert inputs['parameters'] == {'num_threads': 1}
     assert 'Success: submitted SinglePointCalculation<' in result.output
+    assert '`aiida-mlpotential watch ' in result.output
     assert '`verdi calcjob res ' in result.output
 
 

@@ -93,7 +93,7 @@ def test_mistakes(code, emt, clusters, invoke, arguments, code_of_exit, message)
     assert orm.QueryBuilder().append(orm.ProcessNode).count() == 0
 
 
-def test_daemon(code, emt, clusters, invoke, monkeypatch) -> None:
+def test_daemon(code, emt, clusters, invoke, daemon, monkeypatch) -> None:
     submitted = []
 
     def submit(builder, inputs=None):

@@ -113,7 +113,7 @@ def test_a_failed_species_is_an_error(code, emt, clusters, invoke, monkeypatch) 
     assert 'There is no reaction without all its species' in ' '.join(result.output.split())
 
 
-def test_daemon(code, emt, clusters, invoke, monkeypatch) -> None:
+def test_daemon(code, emt, clusters, invoke, daemon, monkeypatch) -> None:
     submitted = []
 
     def submit(builder, inputs=None):
@@ -125,6 +125,14 @@ def test_daemon(code, emt, clusters, invoke, monkeypatch) -> None:
     assert result.exit_code == 0, result.output
     assert submitted[0].stoichiometry.get_dict() == {'cu2': -2.0, 'cu_4': 1.0}
     assert 'aiida-mlpotential watch ' in result.output
+
+
+def test_daemon_without_a_broker(code, emt, clusters, invoke) -> None:
+    """Said before a file is read, of which one would be wrong as well."""
+    clusters['cu2'].write_text('')
+    result = invoke(*COMMAND, '--educt', f'2:{clusters["cu2"]}', '--product', clusters['cu-4'], '-M', emt.pk, '-D')
+    assert result.exit_code == 1
+    assert 'has no broker' in result.output
 
 
 @pytest.mark.parametrize(

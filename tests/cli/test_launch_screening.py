@@ -10,6 +10,7 @@ import pytest
 from aiida import orm
 from ase.build import bulk, molecule
 
+from aiida_mlpotential.cli import running
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
 
@@ -45,6 +46,10 @@ def _last() -> orm.WorkChainNode:
     return query.order_by({'chain': {'id': 'desc'}}).first(flat=True)
 
 
+def _pk(label: str) -> int:
+    return _last().outputs.results[label].pk
+
+
 def _jobs() -> int:
     return orm.QueryBuilder().append(orm.CalcJobNode).count()
 
@@ -65,7 +70,9 @@ def test_ranking_and_output(code, emt: ModelData, crystals: Path, invoke, tmp_pa
     assert [row[1] for row in rows] == ['Cu4'] * 3 + ['Cu8'] * 3
     expected = [1000 * (energies[i] - energies[i % 2]) for i in [0, 2, 4, 1, 3, 5]]
     assert [float(row[2]) for row in rows] == pytest.approx(expected, abs=0.051)
-    assert f'EMT: 6 of 6 structures evaluated; all numbers are in MergedResultsData<{results.pk}>.' in result.output
+    where = f'MergedResultsData<{results.pk}> (`outputs.results.EMT`)'
+    assert f'EMT: 6 of 6 structures evaluated; all numbers are in {where}.' in result.output
+    assert 'taken from the database' not in result.output
     assert f'Ranking of all structures: ArrayData<{node.outputs.ranking.pk}>.' in result.output
     written = [atoms.get_potential_energy() for atoms in ase.io.read(output, index=':')]
     assert written == pytest.approx(energies.tolist(), abs=1e-6)
@@ -80,6 +87,7 @@ def test_the_same_command_again_computes_nothing(code, emt: ModelData, crystals:
     assert again.exit_code == 0, again.output
     assert _last().pk != first.pk
     assert _jobs() == jobs == 2
+    assert '2 of 2 slices taken from the database.' in again.output
     assert orm.QueryBuilder().append(StructureSetData).count() == 1
     assert _last().outputs.results.EMT.energies.tolist() == first.outputs.results.EMT.energies.tolist()
     assert invoke(*command, '--no-reuse').exit_code == 0
@@ -98,8 +106,11 @@ def test_files_and_models(code, emt: ModelData, other_emt: ModelData, crystals: 
     assert len(node.inputs.structures) == 4
     assert node.inputs.parameters.get_dict() == {'properties': ['energy']}
     assert sorted(node.outputs.results) == ['EMT', 'EMT_as_ap']
-    header = next(line for line in result.output.splitlines() if 'formula' in line)
-    assert header.index('EMT_as_ap: ΔE (meV)') < header.index('EMT: ΔE (meV)')
+    header = next(line for line in result.output.splitlines() if 'formula' in line).split()
+    assert header == ['#', 'formula', 'EMT-as.ap', 'EMT', 'status'], 'names, and not the labels of the links'
+    assert f'EMT-as.ap: 4 of 4 structures evaluated; all numbers are in MergedResultsData<{_pk("EMT_as_ap")}> ' in (
+        result.output
+    )
 
 
 def test_optimize(code, emt: ModelData, crystals: Path, invoke, tmp_path: Path) -> None:
@@ -134,7 +145,8 @@ def test_structures_that_fail(code, emt: ModelData, invoke, tmp_path: Path) -> N
     assert result.exit_code == 1
     assert ['1', 'Fe', 'UNSUPPORTED_ELEMENT'] in [line.split() for line in result.output.splitlines()]
     assert 'EMT: 2 of 3 structures evaluated, 1 failed' in result.output
-    assert '1 of 3 with EMT' in result.output
+    assert '#1: UNSUPPORTED_ELEMENT: contains Fe; the model knows ' in result.output
+    assert 'failed (exit code 700): 1 of 3 failed with EMT (1 UNSUPPORTED_ELEMENT).' in result.output
     assert 'The same command again' not in result.output, 'there is nothing missing'
 
 
@@ -187,7 +199,47 @@ def test_uncertain_structures(code, emt: ModelData, invoke, tmp_path: Path) -> N
 
 
 def test_daemon_without_a_broker(code, emt: ModelData, crystals: Path, invoke) -> None:
-    """A profile without a broker cannot submit: AiiDA's sentence is passed on."""
+    """One sentence, before the file is read, which would be wrong as well."""
+    crystals.write_text('')
     result = invoke(*COMMAND, crystals, '-M', emt.pk, '--daemon')
     assert result.exit_code == 1
-    assert 'Or leave out --daemon.' in result.output
+    assert 'has no broker' in result.output
+    assert len(result.output.splitlines()) == 1
+    assert orm.QueryBuilder().append((orm.ProcessNode, StructureSetData)).count() == 0
+
+
+def test_daemon(code, emt: ModelData, crystals: Path, invoke, daemon, monkeypatch) -> None:
+    """A submission does not wait, and says how to follow it."""
+    submitted = []
+
+    def submit(process, inputs):
+        submitted.append(inputs)
+        return orm.WorkChainNode().store()
+
+    monkeypatch.setattr('aiida.engine.submit', submit)
+    result = invoke(*COMMAND, crystals, '-M', emt.pk, '-D')
+    assert result.exit_code == 0, result.output
+    assert len(submitted[0]['structures']) == 6
+    assert '`aiida-mlpotential watch ' in result.output
+
+
+def test_runs_as_other_workflows_do(code, emt: ModelData, crystals: Path, invoke, monkeypatch) -> None:
+    """Through ``run_node``, which looks every second and needs no broker."""
+    asked, original = [], running.run_node
+
+    def run_node(process, inputs=None):
+        asked.append(process.__name__)
+        return original(process, inputs)
+
+    monkeypatch.setattr(running, 'run_node', run_node)
+    assert invoke(*COMMAND, crystals, '-M', emt.pk).exit_code == 0
+    assert asked == ['ScreeningWorkChain']
+
+
+def test_no_structure_can_be_evaluated(code, emt: ModelData, invoke, tmp_path: Path) -> None:
+    """What is wrong is said once, without the names of the ports that the message passed through."""
+    ase.io.write(tmp_path / 'iron.xyz', [bulk('Fe'), bulk('Fe', cubic=True)], format='extxyz')
+    result = invoke(*COMMAND, tmp_path / 'iron.xyz', '-M', emt.pk)
+    assert result.exit_code == 1
+    error = result.output.splitlines()[-1]
+    assert error.startswith('Error: structures: EMT can evaluate none of them; the first: contains Fe')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,42 @@ def test_a_copy_that_jobs_still_need_is_kept(invoke, model, localhost):
     assert not Path(copy.get_remote_path()).exists()
 
 
+def test_only_what_was_staged_is_removed(invoke, model, localhost, tmp_path):
+    """Not what a link in the copy points to, nor a path that an imported node names, nor the place of another."""
+    precious = tmp_path / 'precious'
+    precious.mkdir()
+    (precious / 'data').write_text('mine')
+    invoke('models', 'stage', model.pk, '-Y', 'localhost')
+    copy = find_staged(model, localhost)
+    files = Path(copy.get_remote_path(), 'model')
+    shutil.rmtree(files)
+    files.symlink_to(precious)
+    assert invoke('models', 'unstage', model.pk).exit_code == 0
+    assert not Path(copy.get_remote_path()).exists()
+    assert (precious / 'data').read_text() == 'mine'
+
+    invoke('models', 'stage', model.pk, '-Y', 'localhost')
+    whole = Path(find_staged(model, localhost).get_remote_path())
+    shutil.rmtree(whole)
+    whole.symlink_to(precious)
+    result = invoke('models', 'unstage', model.pk)
+    assert result.exit_code == 1 and 'cannot be removed' in result.output
+    assert (precious / 'data').read_text() == 'mine'
+
+
+def test_a_path_that_is_no_work_directory_is_not_removed(invoke, model, localhost, tmp_path, monkeypatch):
+    """As of a node that was imported and names any path."""
+    precious = tmp_path / 'precious'
+    precious.mkdir()
+    invoke('models', 'stage', model.pk, '-Y', 'localhost')
+    staged = Path(find_staged(model, localhost).get_remote_path())
+    for path in (precious, staged / '..' / '..' / '..' / Path(*staged.parts[-3:]), staged.parent):
+        monkeypatch.setattr(orm.RemoteData, 'get_remote_path', lambda self, path=path: str(path))
+        result = invoke('models', 'unstage', model.pk)
+        assert result.exit_code == 1 and 'is not the work directory of the job that made the copy' in result.output
+        assert precious.is_dir() and staged.is_dir()
+
+
 def test_a_broken_copy_is_listed_and_removed(invoke, model, localhost):
     invoke('models', 'stage', model.pk, '-Y', 'localhost')
     copy = find_staged(model, localhost)
@@ -68,8 +105,6 @@ def test_a_broken_copy_is_listed_and_removed(invoke, model, localhost):
 
 
 def test_what_somebody_removed_by_hand_is_forgotten(invoke, model, localhost):
-    import shutil
-
     invoke('models', 'stage', model.pk, '-Y', 'localhost')
     shutil.rmtree(find_staged(model, localhost).get_remote_path())
     assert invoke('models', 'unstage', model.pk).exit_code == 0

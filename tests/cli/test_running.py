@@ -42,8 +42,41 @@ def test_submission_without_a_broker(code, emt):
     structure = orm.StructureData(pbc=False)
     structure.append_atom(position=(0, 0, 0), symbols='Cu')
     builder = ThermochemistryWorkChain.get_builder_from_protocol(code, emt, structure)
-    with pytest.raises(click.ClickException, match='Or leave out --daemon'):
+    with pytest.raises(click.ClickException, match=r'has no broker.*: leave out --daemon, or add one with'):
         running.submit_workflow(builder)
+    assert orm.QueryBuilder().append(orm.ProcessNode).count() == 0
+
+
+@pytest.fixture
+def broker(aiida_profile_clean, monkeypatch):
+    """Let the profile have a broker."""
+    monkeypatch.setattr(type(aiida_profile_clean), 'process_control_backend', 'core.zeromq')
+
+
+def test_submission_without_a_daemon(broker):
+    """Whatever the broker: what is submitted now would lie there until somebody starts the daemon."""
+    with pytest.raises(click.ClickException, match='is not running: start it with `verdi daemon start`, or leave out'):
+        running.check_daemon()
+
+
+def test_a_daemon_that_is_there(broker, monkeypatch):
+    monkeypatch.setattr('aiida.engine.daemon.client.DaemonClient.get_daemon_pid', lambda self: 1)
+    running.check_daemon()
+
+
+def test_a_daemon_that_is_gone(daemon, monkeypatch):
+    """The file with its number is there, and nobody answers: one sentence with the remedy."""
+
+    def submit(process, inputs):
+        raise ConnectionError('Broker did not become ready within 10.0s.')
+
+    monkeypatch.setattr('aiida.engine.submit', submit)
+    with pytest.raises(click.ClickException) as caught:
+        running.submit_to_daemon(ThermochemistryWorkChain, {})
+    assert caught.value.message == (
+        'the daemon cannot be reached (Broker did not become ready within 10.0s): start it anew with `verdi daemon '
+        'restart`, or leave out --daemon to wait for the results here.'
+    )
 
 
 def test_a_workflow_does_not_wait_for_a_minute(code, emt, monkeypatch):

@@ -33,6 +33,7 @@ def test_running_calculation(running: orm.CalcJobNode, invoke) -> None:
     assert running.base.extras.get(stop.STOP_EXTRA) is True
     assert f'Success: asked GeometryOptimizationCalculation<{running.pk}> to stop' in result.output
     text = ' '.join(result.output.split())
+    assert f'`aiida-mlpotential watch {running.pk}`' in text
     assert f'`aiida-mlpotential launch geometry-optimization --continue {running.pk}`' in text
 
 

@@ -85,6 +85,8 @@ def test_all_is_no_less_than_all(progress: Progress) -> None:
     lines = list(watch.format_progress(nearly, 100))
     assert lines[1].startswith(' 99%|')
     assert 'taken from the database: 3 slices' in lines
+    one = dataclasses.replace(nearly, plan={**nearly.plan, 'reused_slices': 1})
+    assert 'taken from the database: 1 slice' in list(watch.format_progress(one, 100))
     done = dataclasses.replace(nearly, slices=(dataclasses.replace(nearly.slices[0], done=2801),))
     assert 'all done, ending' in list(watch.format_progress(done, 100))[1]
     ended = dataclasses.replace(done, state='finished', exit_status=0)
@@ -109,7 +111,9 @@ def test_finished_calculation(invoke, emt, code) -> None:
     result = invoke('watch', node.pk)
     assert result.exit_code == 1, 'it ended with the exit code 400'
     assert result.output.startswith(f'SinglePointCalculation<{node.pk}> finished [400]: Some structures failed')
-    assert result.output.rstrip().endswith('3 of 3 structures, 1 failed; slices: 1 done (of 1)')
+    *_, line, causes = result.output.splitlines()
+    assert line.endswith('3 of 3 structures, 1 failed; slices: 1 done (of 1)')
+    assert causes == '1 of 3 failed with EMT (1 UNSUPPORTED_ELEMENT).'
     once = invoke('watch', '--once', node.uuid)
     assert once.exit_code == 1
     assert '100%|' in once.output

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
+
 import numpy as np
 import pytest
 from aiida import orm
 from aiida.common.exceptions import ValidationError
+from ase.build import bulk, molecule
 
 from aiida_mlpotential.data.merged import MergedResultsData, Part
 from aiida_mlpotential.data.results import ResultsData, ResultsError
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.quantities import QUANTITIES
 
 pytestmark = pytest.mark.usefixtures('aiida_profile')
@@ -157,8 +162,108 @@ def test_a_node_without_files_is_refused(structures, parts):
         node.store()
 
 
-def test_texts_of_a_part_are_not_cut_to_the_length_of_another(structures, parts, monkeypatch):
-    node = MergedResultsData.from_parts(structures, [parts[0], Part(2, 3), parts[2]])
-    texts = {0: np.array(['C2v', 'C1']), 2: np.array(['D*h-long'])}
-    monkeypatch.setattr(node, '_load', lambda number, name: texts[number])
-    assert node._join('point_groups').tolist() == ['C2v', 'C1', '', 'D*h-long']
+def put(node, number, name, array):
+    """Add an array to a part of an unstored node."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    path = f'part-{number:05d}/{name}.npy'
+    node.base.repository.put_object_from_filelike(io.BytesIO(stream.getvalue()), path)
+
+
+@pytest.mark.parametrize('missing', [True, False])
+def test_texts_of_a_part_are_not_cut_to_the_length_of_another(structures, parts, missing):
+    node = MergedResultsData.from_parts(structures, [parts[0], Part(2, 3) if missing else parts[1], parts[2]])
+    for number, texts in enumerate((['C2v', 'C1'], ['Oh'], ['D*h-long'])):
+        if number != 1 or not missing:
+            put(node, number, 'point_groups', np.array(texts))
+    node.base.attributes.set('array|point_groups', [4])
+    assert node.get_array('point_groups').tolist() == ['C2v', 'C1', '' if missing else 'Oh', 'D*h-long']
+
+
+@pytest.mark.parametrize('missing', [True, False])
+def test_one_part_at_a_time_is_in_memory_beside_the_whole(make_folder, info, missing):
+    """A thousand atoms a structure: what numpy allocates is the array of the whole, and one part that is being read."""
+    many = Frames.from_ase([bulk('Cu') * (10, 10, 10)] * 20)
+    structures = StructureSetData.from_frames(many).store()
+    arrays = {'energies': np.zeros(20), 'status': np.zeros(20, 'i1'), 'offsets': many.offsets}
+    results = ResultsData.from_folder(make_folder(arrays), {**info, 'messages': {}}).store()
+    node = MergedResultsData.from_parts(structures, [Part(0, 20, results)])
+    forces = np.random.default_rng(1).normal(size=(many.n_atoms, 3))
+    for number in range(10):
+        if number != 3 or not missing:
+            put(node, number, 'forces', forces[number * 2000 : (number + 1) * 2000])
+    borders = [[2 * number, 2 * number + 2, int(number != 3 or not missing)] for number in range(10)]
+    node.base.attributes.set('parts', borders)
+    node.base.attributes.set('array|forces', list(forces.shape))
+    tracemalloc.start()
+    try:
+        found = node.get_array('forces')
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    expected = forces.copy()
+    if missing:
+        expected[6000:8000] = np.nan
+    np.testing.assert_array_equal(found, expected)
+    assert forces.nbytes < peak < 1.35 * forces.nbytes  # a part is a tenth, and is read in two steps
+
+
+def test_members_of_one_structure_stay_neighbours(structures, parts):
+    """The worker writes them so; what reads structure by structure is faster then."""
+    node = merge(structures, parts)
+    assert node.member_energies.flags.f_contiguous
+    assert node.forces.flags.c_contiguous
+
+
+def conformers():
+    """Return a set of structures that all have as many atoms: offsets do not tell them apart."""
+    return StructureSetData.from_ase([molecule('H2O') for _ in range(4)], labels='abcd').store()
+
+
+@pytest.fixture
+def make_conformers(make_arrays, make_folder, info):
+    """Return a function that makes results of a part of the conformers, with what they say of their origin."""
+
+    def function(start, stop, **origin):
+        part = conformers().get_frames().select(range(start, stop))
+        node = ResultsData.from_folder(make_folder(make_arrays(part, [OK] * (stop - start))), {**info, 'messages': {}})
+        node.base.attributes.set_many(origin)
+        return node.store()
+
+    return function
+
+
+def test_parts_stand_where_their_structures_are(make_conformers):
+    """The second half is given twice: numbers of other conformers in the place of the first half, of the same shape."""
+    structures = conformers()
+    origin = {'structures_sha256': structures.sha256}
+    first, second = (
+        make_conformers(start, stop, selection={'start': start, 'stop': stop}, **origin)
+        for start, stop in ((0, 2), (2, 4))
+    )
+    assert merge(structures, [Part(0, 2, first), Part(2, 4, second)]).n_ok == 4
+    with pytest.raises(ResultsError, match=r"the results of 0 to 1 are those of the selection {'start': 2, 'stop': 4}"):
+        MergedResultsData.from_parts(structures, [Part(0, 2, second), Part(2, 4, second)])
+
+
+def test_single_numbers_that_follow_one_another_are_a_part(make_conformers):
+    structures = conformers()
+    whole = make_conformers(0, 4, selection={'indices': [0, 1, 2, 3]})
+    assert merge(structures, [Part(0, 4, whole)]).n_ok == 4
+    turned = make_conformers(0, 4, selection={'indices': [0, 2, 1, 3]})
+    with pytest.raises(ResultsError, match='are those of the selection'):
+        MergedResultsData.from_parts(structures, [Part(0, 4, turned)])
+
+
+def test_results_of_the_whole_set_are_no_part_of_it(make_conformers):
+    structures = conformers()
+    origin = {'structures_sha256': structures.sha256, 'selection': None}
+    assert merge(structures, [Part(0, 4, make_conformers(0, 4, **origin))]).n_ok == 4
+    with pytest.raises(ResultsError, match='the results of 0 to 1 are those of all structures'):
+        MergedResultsData.from_parts(structures, [Part(0, 2, make_conformers(0, 2, **origin)), Part(2, 4)])
+
+
+def test_results_of_another_set_are_refused_whatever_their_shape(make_conformers):
+    other = make_conformers(0, 2, structures_sha256='cd' * 32, selection={'start': 0, 'stop': 2})
+    with pytest.raises(ResultsError, match='those of another set of structures: its sha256 is cdcdcdcdcdcdcdcd'):
+        MergedResultsData.from_parts(conformers(), [Part(0, 2, other), Part(2, 4)])

@@ -90,6 +90,18 @@ def test_a_newer_failure_keeps_its_message_at_its_new_place(structures):
     assert merged.messages == {2: 'still one'}
 
 
+def test_some_of_the_newer_ones_may_be_left_out(structures):
+    old, newer = _results(NAMES, 1.0, 'C1', [0, 15, 15]), _results(['NH3', 'CO'], 2.0, 'Dinfh', [0, 13])
+    newer.base.attributes.set('messages', {'1': 'of no use'})
+    merged = replace_results(old, [2, 1], newer, structures, kept=[1])
+    assert merged.status.tolist() == [0, 15, 0]
+    assert merged.messages == {1: 'a saddle point'}
+    for index, source, position in ((1, old, 1), (2, newer, 0)):
+        found, expected = merged.frame(index), source.frame(position)
+        np.testing.assert_array_equal(found.hessian, expected.hessian)
+        assert found.energy == expected.energy
+
+
 @pytest.mark.parametrize(
     ('names', 'indices', 'message'),
     [(['CO'], [0], 'other molecules'), (['CO', 'CO'], [1], 'same task for the structures that are named')],

@@ -153,7 +153,7 @@ def test_from_file_errors(tmp_path):
     with pytest.raises(StructuresError, match='cannot be read'):
         StructureSetData.from_file(tmp_path / 'unknown.qqq')
     (tmp_path / 'empty.xyz').touch()
-    with pytest.raises(StructuresError, match=r"'empty.xyz' (cannot be read|holds no structures)"):
+    with pytest.raises(StructuresError, match=r"^'empty.xyz' is empty: name a file with at least one structure$"):
         StructureSetData.from_file(tmp_path / 'empty.xyz')
 
 

@@ -36,11 +36,21 @@ def test_a_broken_results_file(parse, work_directory, text):
     assert node.exit_status == CODES.ERROR_RESULTS_INVALID.status
 
 
-def test_results_of_a_newer_worker(parse, change_info):
-    change_info(format_version=99)
+def test_where_nobody_left_a_word_the_likely_causes_are_named(parse, work_directory):
+    for name in ('results.json', 'worker.err'):
+        (work_directory / name).unlink()
     _, node = parse()
+    assert node.exit_status == CODES.ERROR_RESULTS_MISSING.status
+    assert 'the disk of the work directory has no room at all' in node.exit_message
+
+
+@pytest.mark.parametrize('key', ['format_version', 'results_version'])
+def test_results_of_a_newer_worker(parse, change_info, key):
+    change_info(**{key: 99})
+    outputs, node = parse()
     assert node.exit_status == CODES.ERROR_RESULTS_VERSION.status
-    assert 'update' in node.exit_message
+    assert f'{key} 99, this plugin reads up to' in node.exit_message and 'update' in node.exit_message
+    assert 'results' not in outputs
 
 
 def test_a_newer_worker_that_computed_nothing_says_what_to_do(parse, change_info):
@@ -49,6 +59,14 @@ def test_a_newer_worker_that_computed_nothing_says_what_to_do(parse, change_info
     _, node = parse()
     assert node.exit_status == CODES.ERROR_RESULTS_VERSION.status
     assert 'install the same version on both sides' in node.exit_message
+
+
+def test_results_of_a_newer_worker_that_complains_itself_are_not_read(parse, change_info):
+    error = {'label': 'ERROR_RESULTS_VERSION', 'message': 'install the same version on both sides'}
+    change_info(results_version=99, state='failed', error=error)
+    outputs, node = parse()
+    assert 'results_version 99, this plugin reads up to' in node.exit_message
+    assert 'results' not in outputs
 
 
 def test_parsing_again_does_not_take_the_earlier_outcome_for_the_verdict_of_the_scheduler(parse, work_directory):

@@ -34,7 +34,23 @@ def test_a_reaction(aiida_profile):
 def test_results_of_an_ensemble(results):
     assert _names(results) == ['spread', 'energies']
     figure = nodes.draw(results, options=nodes.Options(threshold=0.01))
-    assert '10 meV: 2 above' in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert '10 meV' in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_threshold_is_that_of_the_screening(results, aiida_profile, monkeypatch):
+    """What the screening flagged is marked, unless another threshold is given."""
+    from aiida.common import LinkType
+
+    monkeypatch.setattr(type(results), '_validate', lambda self: True)
+    workflow = orm.WorkChainNode()
+    workflow.base.links.add_incoming(orm.Float(0.012).store(), LinkType.INPUT_WORK, 'max_qbc')
+    workflow.store()
+    assert nodes.threshold_of(workflow) == 0.012
+    assert nodes.threshold_of(results) is None
+    results.store().base.links.add_incoming(workflow, LinkType.RETURN, 'results__one')
+    for options, expected in ((None, '12 meV'), (nodes.Options(threshold=0.01), '10 meV')):
+        legend = nodes.draw(workflow, options=options).legends[0]
+        assert expected in [text.get_text() for text in legend.get_texts()]
 
 
 def test_a_workflow_has_what_its_outputs_have(results, monkeypatch, aiida_profile):

@@ -45,6 +45,16 @@ def test_levels_and_error_bars():
     assert '298.15 K, 1 bar' in axes.get_title()
 
 
+def test_texts_stand_away_from_the_line_of_the_educts():
+    """Above levels that are above it, below those below it, and behind the error bar."""
+    (axes,) = reaction_figure(_reaction()).axes
+    found = {text.get_text()[:2]: text for text in axes.texts}
+    for name, symbol in (('enthalpy', 'ΔH'), ('gibbs_energy', 'ΔG')):
+        above = VALUES[name] > 0
+        assert found[symbol].get_verticalalignment() == ('bottom' if above else 'top')
+        assert found[symbol].xy[1] == pytest.approx(VALUES[name] + (2.34 if above else -2.34))
+
+
 def test_title_names_reaction_and_model():
     figure = reaction_figure(_reaction())
     assert figure.get_suptitle() == '2 a → b\nANI-1ccx, ± spread of 8 members'

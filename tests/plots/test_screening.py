@@ -12,18 +12,21 @@ from aiida_mlpotential.worker.units import KCAL_PER_MOL
 
 
 def _legend(figure):
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_histogram_counts_what_was_evaluated(results):
     figure = spread_figure({'': results}, threshold=0.01)
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 5
-    assert _legend(figure) == ['ANI-1ccx (5)', '10 meV: 2 above']
+    assert _legend(figure) == ['ANI-1ccx (5, 2 above 10)', '10 meV']
+    assert all(tick == int(tick) for tick in figure.axes[0].get_yticks()), 'structures are counted'
 
 
 def test_histogram_of_several_models(results):
-    figure = spread_figure({'one': results, 'two': results})
-    assert _legend(figure) == ['one (5)', 'two (5)']
+    other = results.clone()
+    other.base.attributes.set('model_name', 'ANI-2x')
+    figure = spread_figure({'ANI_1ccx': results, 'ANI_2x': other}, threshold=0.005)
+    assert _legend(figure) == ['ANI-1ccx (5, 3 above 5)', 'ANI-2x (5, 3 above 5)', '5 meV']
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert sum(heights) == 10
 
@@ -31,7 +34,15 @@ def test_histogram_of_several_models(results):
 def test_a_wide_range_is_logarithmic(results):
     assert spread_figure({'': results}).axes[0].get_xscale() == 'linear'
     results.set_array('qbc', np.array([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, np.nan]))
-    assert spread_figure({'': results}).axes[0].get_xscale() == 'log'
+    figure = spread_figure({'': results})
+    assert figure.axes[0].get_xscale() == 'log'
+    figure.draw_without_rendering()
+    ticks = {text.get_text() for text in figure.axes[0].get_xticklabels()}
+    assert {'0.1', '1', '10', '100'} <= ticks, 'numbers, and not powers of ten'
+
+
+def test_models_that_share_a_name_are_told_apart(results):
+    assert _legend(spread_figure({'one': results, 'two': results})) == ['one (5)', 'two (5)']
 
 
 def test_energies_are_relative_within_a_formula(results, structures):
@@ -42,7 +53,27 @@ def test_energies_are_relative_within_a_formula(results, structures):
     np.testing.assert_allclose(points['C2H6O (4)'][:, 1], expected)
     np.testing.assert_allclose(points['C2H6O (4)'][:, 0], [2.0, 4.0, 8.0, 12.0])
     np.testing.assert_allclose(points['H2O (1)'], [[20.0, 0.0]])
-    assert '10 meV: 2 above' in _legend(figure)
+    assert '10 meV' in _legend(figure)
+    assert '2 above 10' in figure.axes[0].get_xlabel()
+
+
+def test_energies_of_several_models(results, structures):
+    """One beside the other, in the same colours, also where a model fails with what is frequent."""
+    other = results.clone()
+    other.base.attributes.set('model_name', 'ANI-2x')
+    other.set_array('status', np.array([11, 11, 0, 11, 11, 0], 'i1'))
+    figure = energy_figure({'a': results, 'b': other}, structures)
+    assert [axes.get_title() for axes in figure.axes] == ['ANI-1ccx', 'ANI-2x']
+    colours = [[item.get_facecolor().tolist() for item in axes.collections] for axes in figure.axes]
+    assert colours[0] == colours[1]
+    assert 'kcal/mol' in figure.axes[0].get_ylabel()
+
+
+def test_formulas_without_a_colour_cover_nothing(results, structures, monkeypatch):
+    monkeypatch.setattr('aiida_mlpotential.plots.screening.MAX_FORMULAS', 1)
+    (axes,) = energy_figure(results, structures).axes
+    heights = {item.get_label(): item.get_zorder() for item in axes.collections}
+    assert heights['others (1)'] < heights['C2H6O (4)']
 
 
 def test_relative_energies_know_no_failed_ones():

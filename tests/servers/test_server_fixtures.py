@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,17 +63,25 @@ def test_the_packages_are_listed():
     assert {'slurmctld', 'slurmd', 'slurmdbd', 'openssh-server', 'rabbitmq-server', 'postgresql'} <= set(names.split())
 
 
+@pytest.fixture
+def short_path():
+    """Return a directory in whose path sockets can lie, which those of pytest are too deep for."""
+    with tempfile.TemporaryDirectory(prefix='mlpotential-') as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.servers
 @pytest.mark.slow
-def test_a_cluster_leaves_nothing_behind(tmp_path):
+def test_a_cluster_leaves_nothing_behind(short_path):
     """What was started in its namespace ends, a running job included; a second `up` is harmless."""
     require('cluster')
     port = free_ports(5)
-    cluster = Cluster('cluster.sh', tmp_path, port, {'CLUSTER_DIR': str(tmp_path), 'CLUSTER_PORT': str(port)})
+    cluster = Cluster('cluster.sh', short_path, port, {'CLUSTER_DIR': str(short_path), 'CLUSTER_PORT': str(port)})
     cluster.call('up')
     try:
         cluster.call('up')
-        namespace = _namespace((tmp_path / 'namespace.pid').read_text().strip())
+        namespace = _namespace((short_path / 'namespace.pid').read_text().strip())
         job = cluster.shell(f'cd {cluster.scratch} && sbatch --parsable --wrap "sleep 600"')
         wait_for(lambda: cluster.node_of(job.strip()), 30, 'the job runs')
         assert len(_inside(namespace)) > 5
@@ -83,6 +92,20 @@ def test_a_cluster_leaves_nothing_behind(tmp_path):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed a moment ago linger
         server.bind(('127.0.0.1', port))
     cluster.call('down')
+
+
+@pytest.mark.servers
+def test_a_path_too_long_for_sockets_is_refused(tmp_path):
+    """SLURM itself says nothing: jobs wait for ever."""
+    require('cluster')
+    directory = tmp_path / ('x' * 60)
+    variables = {'CLUSTER_DIR': str(directory), 'CLUSTER_PORT': '20000'}
+    script = subprocess.run(
+        [str(HERE / 'slurm.sh'), 'up'], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert script.returncode == 2
+    assert 'its path is too long' in script.stderr
+    assert not directory.exists()
 
 
 @pytest.mark.servers

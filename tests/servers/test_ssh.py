@@ -73,4 +73,5 @@ def test_a_lost_connection_pauses_the_job_and_loses_nothing(cluster, cluster_pro
     wait_for(lambda: node.is_terminated, 90)
     assert node.is_finished_ok, (node.exit_message, node.process_status)
     assert assert_energies(node.outputs.results) == 40
-    assert int(cluster.run('sacct', '-X', '-n', '-P', '-o', 'JobID', '--name', f'aiida-{node.pk}').count('\n')) == 1
+    directories = cluster.run('sacct', '-X', '-n', '-P', '-o', 'WorkDir').splitlines()
+    assert directories.count(node.get_remote_workdir()) == 1  # submitted once

@@ -13,6 +13,11 @@ D=${CLUSTER_DIR:?directory for the cluster}/slurm
 port=${CLUSTER_PORT:?first of four ports for the cluster}
 name=ml${port}n
 nodes=("${name}1" "${name}2")
+# The socket of a job lies at $D/spool/NODE/NODE_JOB.STEP, and the path of one has 107 characters at most.
+if [ ${#D} -gt 63 ]; then
+    echo "jobs would not start in CLUSTER_DIR=$CLUSTER_DIR, as its path is too long: take one of 57 characters at most" >&2
+    exit 2
+fi
 export SLURM_CONF=$D/slurm.conf
 
 # Memory limits need the first generation of control groups: the second is systemd's where systemd runs.

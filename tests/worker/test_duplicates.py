@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 
-from aiida_mlpotential.worker.lock import WorkLock
+from aiida_mlpotential.worker import lock
+from aiida_mlpotential.worker.errors import FrameStatus, WorkerError
+from aiida_mlpotential.worker.lock import Owner, WorkLock
+from aiida_mlpotential.worker.runner import run_job
 from aiida_mlpotential.worker.schema import JOB_FILE, LOCK_FILE, RESULTS_FILE
+from aiida_mlpotential.worker.storage import ResultsStore
 
 
 @pytest.fixture
@@ -52,6 +60,74 @@ def test_what_the_first_left_undone_is_done(job, second):
     assert '7 of 7 structures evaluated' in process.communicate(timeout=60)[0]
     assert process.returncode == 0
     np.testing.assert_array_equal(job.array('energies'), energies)
+
+
+def _change(job, **changes):
+    path = job.directory / RESULTS_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _set_status(job, status):
+    path = job.directory / 'arrays' / 'status.npy'
+    values = np.load(path)
+    values[2] = status
+    np.save(path, values)
+
+
+@pytest.mark.parametrize(
+    'leave',
+    [
+        lambda job: _change(job, state='stopped'),
+        lambda job: _change(job, fingerprint='of another job'),
+        lambda job: _set_status(job, FrameStatus.PENDING),
+        lambda job: _set_status(job, FrameStatus.BACKEND_FAILED),
+    ],
+    ids=['it was stopped', 'another job', 'one is left', 'one may do better'],
+)
+def test_only_what_is_finished_is_left_alone(job, second, leave):
+    first, process = second
+    energies = job.array('energies')
+    leave(job)
+    first.release()
+    assert '7 of 7 structures evaluated' in process.communicate(timeout=60)[0]
+    assert json.loads((job.directory / RESULTS_FILE).read_text())['state'] == 'finished'
+    assert job.array('status').tolist() == [0] * 7
+    np.testing.assert_array_equal(job.array('energies'), energies)
+
+
+def _lose_the_directory(monkeypatch, job, fail):
+    """Let another worker take the lock away, and finish the job, while this one computes, which then perhaps fails."""
+    calculate = EMT.calculate
+
+    def slow(self, *args, **kwargs):
+        path = job.directory / LOCK_FILE
+        if Owner.decode(path.read_bytes()).token != 'other':
+            other = dataclasses.replace(Owner.of_this_process(), token='other')
+            path.with_suffix('.other').write_bytes(other.encode(0))
+            path.with_suffix('.other').replace(path)
+            (job.directory / RESULTS_FILE).write_text('of the other')
+            time.sleep(0.5)
+        calculate(self, *args, **kwargs)
+
+    def full(self, *args):
+        raise WorkerError('ERROR_DISK_FULL', 'no room')
+
+    monkeypatch.setattr(lock, 'BEAT', 0.05)
+    monkeypatch.setattr(EMT, 'calculate', slow)
+    if fail:
+        monkeypatch.setattr(ResultsStore, 'write', full)
+
+
+@pytest.mark.parametrize('fail', [False, True], ids=['in order', 'with an error'])
+def test_one_that_lost_the_directory_ends_and_writes_nothing(job, monkeypatch, capsys, fail):
+    """It had been suspended, say, and another one took its place: the results file is that of the other."""
+    _lose_the_directory(monkeypatch, job, fail)
+    spec = job.write(batch_atoms=1)
+    assert run_job(lambda: spec, job.directory) is False
+    assert (job.directory / RESULTS_FILE).read_text() == 'of the other'
+    assert Owner.decode((job.directory / LOCK_FILE).read_bytes()).token == 'other'
+    assert (job.array('status') == FrameStatus.PENDING).sum() >= 5
+    assert ('another worker took this directory over' in capsys.readouterr().out) is not fail
 
 
 def test_a_signal_ends_the_waiting(job, second):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -65,7 +66,9 @@ def test_one_that_is_to_stop_does_not_wait(tmp_path):
     first.release()
 
 
-def test_a_process_that_was_killed_on_this_machine_blocks_nobody(tmp_path, monkeypatch):
+@pytest.mark.parametrize('reaped', [True, False])
+def test_a_process_that_was_killed_on_this_machine_blocks_nobody(tmp_path, monkeypatch, reaped):
+    """Not even while its parent has not asked how it ended."""
     monkeypatch.setattr(lock, 'STALE', 1000.0)
     code = 'import sys, time, pathlib; from aiida_mlpotential.worker.lock import WorkLock\n'
     code += 'WorkLock(pathlib.Path(sys.argv[1])).acquire(); print("in", flush=True); time.sleep(1000)'
@@ -74,11 +77,12 @@ def test_a_process_that_was_killed_on_this_machine_blocks_nobody(tmp_path, monke
     waiting = WorkLock(tmp_path, lambda: True)
     assert not waiting.acquire()
     process.send_signal(signal.SIGKILL)
-    while process.poll() is None:
+    while reaped and process.poll() is None:
         time.sleep(0.01)
-    process.stdout.close()
     with WorkLock(tmp_path) as second:
         assert _seconds(second) < 1.0
+    process.wait()
+    process.stdout.close()
 
 
 def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path, monkeypatch):
@@ -88,9 +92,12 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_p
         assert _seconds(second) < 1.0
 
 
-@pytest.mark.parametrize('machine', ['another machine', ''])
-def test_one_of_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path, machine):
-    _leave(tmp_path, machine=machine)
+@pytest.mark.parametrize('process', [(os.getpid(), '1'), None], ids=['no process here', 'a process here'])
+@pytest.mark.parametrize(('machine', 'here'), [('another machine', 'this'), ('', 'this'), ('', '')])
+def test_one_of_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path, monkeypatch, machine, here, process):
+    """The numbers of its processes mean nothing here, nor do they where it is not known which machine this is."""
+    _leave(tmp_path, machine=machine, **({'process': process} if process else {}))
+    monkeypatch.setattr(lock, '_machine', lambda: here)
     with WorkLock(tmp_path) as second:
         assert 0.9 < _seconds(second) < 3.0
 
@@ -120,8 +127,17 @@ def test_a_damaged_file_blocks_for_a_while_only(tmp_path, content):
         assert _seconds(second) < 3.0
 
 
-def test_of_two_that_replace_a_dead_one_at_once_one_stays(tmp_path):
+def test_of_several_that_replace_a_dead_one_at_once_one_stays(tmp_path, monkeypatch):
     _leave(tmp_path, machine='another machine')
+    together = threading.Barrier(4, timeout=10)
+
+    def is_dead(self, other):
+        if other.token == 'other':
+            together.wait()
+        return other.token == 'other'
+
+    monkeypatch.setattr(Owner, 'is_dead', is_dead)
+    monkeypatch.setattr(lock, 'STALE', 1000.0)
     locks = [WorkLock(tmp_path) for _ in range(4)]
     inside, most, guard = [], [], threading.Lock()
 
@@ -161,6 +177,23 @@ def test_one_that_was_replaced_notices_and_leaves_the_file_to_the_other(tmp_path
 def test_a_directory_that_cannot_be_written_is_for_others_to_complain_about(tmp_path):
     with WorkLock(tmp_path / 'missing') as work_lock:
         assert work_lock.acquire()
+
+
+@pytest.mark.parametrize('left', [True, False], ids=['of a dead one', 'none'])
+def test_a_full_disk_is_for_others_to_complain_about(tmp_path, monkeypatch, left):
+    """There is no room for a sign of life: the worker goes on, and leaves nothing that would stop another one."""
+    if left:
+        _leave(tmp_path, process=(os.getpid(), '1'))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    before = list(tmp_path.iterdir())
+    monkeypatch.setattr(lock.os, 'pwrite', full)
+    with WorkLock(tmp_path) as work_lock:
+        assert _seconds(work_lock) < 1.0
+        assert list(tmp_path.iterdir()) == before
+    assert list(tmp_path.iterdir()) == before
 
 
 def test_signs_of_life_have_one_length(tmp_path):

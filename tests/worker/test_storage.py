@@ -128,9 +128,15 @@ def _full(*_args, **_kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_is_named_at_the_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.os, 'fsync', _full)
-    with pytest.raises(WorkerError, match='No space left') as caught:
+@pytest.mark.parametrize(
+    ('number', 'text'), [(errno.ENOSPC, 'No space left'), (errno.EDQUOT, 'quota exceeded')], ids=['disk', 'quota']
+)
+def test_a_full_disk_is_named_at_the_start(tmp_path, monkeypatch, number, text):
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage.os, 'fsync', full)
+    with pytest.raises(WorkerError, match=text) as caught:
         _store(tmp_path).open('job')
     assert caught.value.label == 'ERROR_DISK_FULL'
 

@@ -13,7 +13,9 @@ from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.storage import ResultsStore, Sizes
 from aiida_mlpotential.worker.torn import torn_frames
 
-NAMES = ('energies', 'forces', 'stress', 'member_energies', 'hessian', 'steps', 'member_frequencies')
+#: Arrays of which single rows, or all, may have no values.
+OPTIONAL = ('member_frequencies', 'frequency_std', 'member_gibbs_energies', 'gibbs_energy_std')
+NAMES = ('energies', 'forces', 'stress', 'member_energies', 'hessian', 'steps', *OPTIONAL)
 
 
 def _frames() -> Frames:
@@ -26,7 +28,7 @@ def _frames() -> Frames:
 def store(tmp_path):
     """Return results in which every structure is evaluated; molecules have no stress."""
     frames = _frames()
-    store = ResultsStore(tmp_path, frames.offsets, NAMES, Sizes(n_members=2))
+    store = ResultsStore(tmp_path, frames.offsets, NAMES, Sizes(n_members=2, n_temperatures=3))
     store.open('job')
     sizes = 9 * np.diff(frames.offsets) ** 2
     stress = np.ones((5, 3, 3))
@@ -39,6 +41,9 @@ def store(tmp_path):
         'hessian': np.ones(sizes.sum()),
         'steps': np.zeros(5),
         'member_frequencies': np.full((2, 3 * frames.n_atoms), np.nan),
+        'frequency_std': np.full(3 * frames.n_atoms, np.nan),
+        'member_gibbs_energies': np.full((5, 2, 3), np.nan),
+        'gibbs_energy_std': np.full((5, 3), np.nan),
     }
     store.write(np.arange(5), arrays, np.full(5, FrameStatus.OK))
     store.sync()

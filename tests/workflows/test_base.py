@@ -10,12 +10,15 @@ from aiida import orm
 from aiida.cmdline.utils.common import get_workchain_report
 from aiida.engine import run_get_node
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.optimize import BFGS
 
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.library import get_model
 from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.schema import STOP_FILE
 from aiida_mlpotential.workflows.tasks import GeometryOptimizationBaseWorkChain, SinglePointBaseWorkChain
 
 CODES = SinglePointBaseWorkChain.exit_codes
@@ -165,6 +168,71 @@ def test_what_does_not_converge_is_kept(run):
     assert set(outputs['results'].status.tolist()) == {int(FrameStatus.NOT_CONVERGED)}
     assert len(outputs['output_structures']) == 3
     assert '3 still do not converge' in node.exit_message
+
+
+def test_what_has_converged_is_not_touched_by_later_runs(run):
+    """One structure after the other converges: in the first run, in the second, and with FIRE."""
+    generator, rest = np.random.default_rng(2), _clusters(1)[0]
+    rest.calc = EMT()
+    BFGS(rest, logfile=None).run(fmax=1e-6)
+    scales = (0, 0.005, 0.02, 0.04, 0.06, 0.1, 0.15, 0.3)
+    frames = [rest.copy() for _ in scales]
+    for atoms, scale in zip(frames, scales, strict=True):
+        atoms.positions += generator.normal(scale=scale, size=(4, 3))
+    parameters = {'max_steps': 4, 'force_tolerance': 0.01, 'precision': 'double'}
+    outputs, node = run(GeometryOptimizationBaseWorkChain, frames, parameters)
+    assert _parameters(node, 'optimizer') == ['LBFGS', 'LBFGS', 'FIRE']
+    results = [job.outputs.results for job in _jobs(node)]
+    done = [set(np.flatnonzero(item.status == FrameStatus.OK).tolist()) for item in results]
+    assert set() < done[0] < done[1] <= done[2], 'the test should have structures that converge in different runs'
+    sets = [job.outputs.output_structures for job in _jobs(node)]
+    assert results[-1].uuid == outputs['results'].uuid
+    for before, job in zip(done, _jobs(node)[1:], strict=False):
+        kept = f'went on with the results of {len(before)} structures of an earlier run'
+        assert kept in job.outputs.output_parameters['notes']
+    for earlier, later in ((0, 1), (0, 2), (1, 2)):
+        for index in done[earlier]:
+            before, after = results[earlier].frame(index), results[later].frame(index)
+            assert (before.energy, before.extra['steps']) == (after.energy, after.extra['steps'])
+            assert np.array_equal(before.forces, after.forces)
+            assert np.array_equal(sets[earlier].get_ase(index).positions, sets[later].get_ase(index).positions)
+    for index in done[2]:
+        found = sets[2].get_ase(index)
+        assert _energies([found]) == pytest.approx([results[2].energies[index]], abs=1e-9)
+
+
+@pytest.mark.parametrize(('precision', 'atol'), [('single', 1e-5), ('double', 1e-10)])
+def test_another_batch_size_after_a_restart_changes_last_digits_only(
+    python_code, shared_data, monkeypatch, precision, atol
+):
+    """What was done before is the same bit by bit; the rest differs by the order of sums, eV and eV/angstrom."""
+    monkeypatch.setenv('AIIDA_MLPOTENTIAL_MODELS', str(shared_data / 'models' / 'torchani'))
+    generator = np.random.default_rng(3)
+    frames = [molecule(name) for name in ('CH3OH', 'H2O', 'C6H6', 'NH3', 'CH4', 'CH3CONH2', 'C5H5N', 'CO2')]
+    for atoms in frames:
+        atoms.positions += generator.normal(scale=0.05, size=atoms.positions.shape)
+    structures, model = StructureSetData.from_ase(frames).store(), get_model('ANI-1ccx')
+
+    def compute(batch_atoms, prepend_text='', **inputs):
+        parameters = {'precision': precision, 'batch_atoms': batch_atoms}
+        overrides = {'calc': {'parameters': parameters, **inputs}, 'max_iterations': 1}
+        options = {'prepend_text': prepend_text}
+        return run_get_node(
+            SinglePointBaseWorkChain.get_builder_from_protocol(python_code, model, structures, None, overrides, options)
+        )
+
+    whole, _ = compute(1000)
+    part, _ = compute(20, f'touch {STOP_FILE}')
+    done = part['results'].status == FrameStatus.OK
+    assert 0 < done.sum() < len(frames)
+    rest, node = compute(3, parent_folder=part['remote_folder'])
+    assert node.is_finished_ok, node.exit_message
+    rows = np.repeat(done, np.diff(rest['results'].offsets))
+    assert np.array_equal(rest['results'].energies[done], part['results'].energies[done])
+    assert np.array_equal(rest['results'].forces[rows], part['results'].forces[rows])
+    for name in ('energies', 'forces', 'member_energies'):
+        found, expected = rest['results'].get_array(name), whole['results'].get_array(name)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 def test_the_last_iteration_says_why(scripted):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common import AttributeDict
 from aiida.engine import run_get_node
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 
 from aiida_mlpotential.data.model import ModelData
+from aiida_mlpotential.data.normal_modes import NormalModesData
 from aiida_mlpotential.data.structures import StructureSetData
+from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.workflows.thermochemistry import ThermochemistryWorkChain
 
 CODES = ThermochemistryWorkChain.exit_codes
@@ -145,6 +152,84 @@ def test_a_structure_that_does_not_converge_costs_no_other(run):
     assert '(tetrahedron); the first: its optimization ended with NOT_CONVERGED' in node.exit_message
     assert outputs['output_parameters']['unoptimized'] == {'1': 'NOT_CONVERGED'}
     assert outputs['results'].status[0] == 0
+
+
+def _at_rest(atoms):
+    """Return atoms on which no force acts: an optimization takes no step."""
+    atoms.calc = EMT()
+    BFGS(atoms, logfile=None).run(fmax=1e-6)
+    return atoms
+
+
+def _chain():
+    """Return five atoms in a row: a saddle point far from any minimum."""
+    return Atoms('Cu5', positions=[[2.3 * number, 0, 0] for number in range(5)])
+
+
+def test_a_saddle_point_stays_where_the_way_down_does_not_converge(run):
+    """Two are moved, and the square needs 20 steps: the other one is what it was before, modes and all."""
+    atoms = [_at_rest(item) for item in (_nitrogen(), _chain(), _square())]
+    structures = StructureSetData.from_ase(atoms, labels=['nitrogen', 'chain', 'square'])
+    outputs, node = run(structures, optimization={'max_steps': 25})
+    assert node.exit_status == CODES.ERROR_SOME_STRUCTURES_FAILED.status
+    assert '1 of 3 (chain); the first: WRONG_CHARACTER' in node.exit_message
+    reason = 'moved along its imaginary modes, its optimization ended with NOT_CONVERGED: GeometryOptimizationBase'
+    assert reason in node.exit_message
+    summary, results, minima = outputs['output_parameters'], outputs['results'], outputs['output_structures']
+    assert (summary['displaced'], summary['unoptimized']) == ({'1': 1, '2': 1}, {})
+    assert list(summary['left_at_saddle']) == ['1']
+    assert results.status.tolist() == [FrameStatus.OK, FrameStatus.WRONG_CHARACTER, FrameStatus.OK]
+    assert (results.character(0), results.character(2)) == ('minimum', 'minimum')
+    assert results.character(1).startswith('saddle point of order')
+    assert list(results.messages) == [1]
+    first, now = _jobs(node)[1].outputs.results.frame(1), results.frame(1)
+    assert now.energy == first.energy
+    np.testing.assert_array_equal(now.hessian, first.hessian)
+    for name, values in first.extra.items():
+        np.testing.assert_array_equal(now.extra[name], values)
+    np.testing.assert_array_equal(minima.get_ase(1).positions, atoms[1].positions)
+    assert results.point_group(2) == 'Td'
+
+
+@pytest.mark.parametrize('single', [True, False], ids=['structure', 'set'])
+def test_where_none_gets_down_the_saddle_points_are_the_results(run, single):
+    """The others of the set are as good as before; nothing is analysed that was not optimized."""
+    square = _at_rest(_square())
+    structures = orm.StructureData(ase=square) if single else StructureSetData.from_ase([_at_rest(_nitrogen()), square])
+    outputs, node = run(structures, optimization={'max_steps': 2})
+    label = 'ERROR_NO_MINIMUM' if single else 'ERROR_SOME_STRUCTURES_FAILED'
+    assert node.exit_status == CODES[label].status, node.exit_message
+    assert 'WRONG_CHARACTER' in node.exit_message and 'ended with NOT_CONVERGED' in node.exit_message
+    number = 0 if single else 1
+    assert outputs['results'].character(number) == 'saddle point of order 2'
+    assert list(outputs['output_parameters']['left_at_saddle']) == [str(number)]
+    kept = outputs['output_structure'].get_ase() if single else outputs['output_structures'].get_ase(1)
+    np.testing.assert_allclose(kept.positions, square.positions, atol=1e-12)
+    stages = [job.process_label for job in _jobs(node)]
+    assert stages.count('ThermochemistryCalculation') == 1
+    assert stages.count('GeometryOptimizationCalculation') == 4
+
+
+def test_a_saddle_point_stays_where_the_next_analysis_fails(python_code, molecules_model):
+    """Made up: the minimum was found, and its modes were not."""
+    structure = orm.StructureData(ase=_square())
+    builder = ThermochemistryWorkChain.get_builder_from_protocol(python_code, molecules_model, structure)
+    process = instantiate_process(get_manager().get_runner(), builder)
+    process.setup()
+    saddle = process.ctx.results = NormalModesData()
+    process.ctx.round = 1
+    results = SimpleNamespace(status=np.array([FrameStatus.BACKEND_FAILED], 'i1'))
+    outputs = AttributeDict({'results': results})
+    process.ctx.child = SimpleNamespace(outputs=outputs, process_label='Chain', pk=7, exit_status=701)
+    assert process.inspect_thermochemistry() is None
+    assert process.ctx.results is saddle and process.ctx.structures.uuid == structure.uuid
+    assert process.ctx.left == {
+        '0': 'moved along its imaginary modes, its thermochemistry ended with BACKEND_FAILED: Chain<7> [701]'
+    }
+    outputs.results.status[0] = FrameStatus.WRONG_CHARACTER
+    process.ctx.left = {}
+    process.inspect_thermochemistry()
+    assert process.ctx.results is results
 
 
 def test_a_failed_optimization_keeps_the_structure(run):

@@ -115,13 +115,14 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         model, code = self.inputs.models[label], self._code(label)
         origin = Origin(self.ctx.structures, model, content(self.ctx.parameters), self.ctx.task)
         found = find_slices(origin, code.computer)
-        return {
-            (selection.start, selection.stop): dataclasses.replace(
-                outcome_of(orm.load_node(item.job)), parent=item.remote_folder, is_complete=item.is_finished
-            )
-            for selection, item in found.items()
-            if selection is not None
-        }
+        known = {}
+        for selection, item in found.items():
+            if selection is not None:
+                outcome = outcome_of(orm.load_node(item.job))
+                complete = item.is_finished and outcome.is_complete
+                outcome = dataclasses.replace(outcome, parent=item.remote_folder, is_complete=complete)
+                known[selection.start, selection.stop] = outcome
+        return known
 
     def _count_reused(self, outcome: Outcome) -> None:
         results: ResultsData = orm.load_node(outcome.results)  # type: ignore[assignment]
@@ -224,9 +225,11 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
 
     def _unoptimized(self) -> dict[str, str]:
         """Return how the optimization of structures ended, by number, where it did not end well."""
-        found, parts = {}, self._parts(optimizing_model(self.inputs), 'results')
+        label, found = optimizing_model(self.inputs), dict[str, str]()
+        parts, structures = self._parts(label, 'results'), self._parts(label, 'structures')
         for start, stop in self.ctx.slices:
-            results: ResultsData | None = parts.get(part_name(start))
+            name = part_name(start)
+            results: ResultsData | None = parts.get(name) if name in structures else None
             statuses = np.full(stop - start, FrameStatus.PENDING) if results is None else results.status
             wrong = np.flatnonzero(statuses != FrameStatus.OK).tolist()
             found.update((str(start + index), FrameStatus(int(statuses[index])).name) for index in wrong)

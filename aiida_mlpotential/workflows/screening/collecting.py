@@ -18,7 +18,7 @@ class Outcome:
     :ivar results: PK, ``None`` without any
     :ivar structures: PK of the optimized structures, ``None`` without any
     :ivar parent: PK of the last work directory
-    :ivar is_complete: whether every structure has its outcome, good or bad
+    :ivar is_complete: whether every structure has its outcome, good or bad, and there is nothing that should be there
     """
 
     results: int | None = None
@@ -36,8 +36,13 @@ def outcome_of(job: orm.CalcJobNode) -> Outcome:
         results=None if results is None else results.pk,
         structures=None if structures is None else structures.pk,
         parent=outputs.remote_folder.pk if 'remote_folder' in outputs else None,
-        is_complete=results is not None and results.n_pending == 0,
+        is_complete=results is not None and results.n_pending == 0 and (structures is not None or not _moves(job)),
     )
+
+
+def _moves(job: orm.CalcJobNode) -> bool:
+    """Return whether a job makes other structures: results alone, of files some of which were damaged, are not all."""
+    return 'output_structures' in job.process_class.spec().outputs
 
 
 def _age(node: orm.ProcessNode) -> int:

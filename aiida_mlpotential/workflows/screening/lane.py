@@ -13,6 +13,7 @@ from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.data.structures import StructureSetData
 
+from ..exit_codes import cause_of
 from ..staging import declare_staging
 from .slices import Slice
 
@@ -89,5 +90,5 @@ class ScreeningLaneWorkChain(WorkChain):
             if name in node.outputs:
                 self.out(f'{namespace}.{item.name}', node.outputs[name])
         if not node.is_finished_ok:
-            self.report(f'{item.name}: {node.process_label}<{node.pk}> [{node.exit_status}] {node.exit_message}')
+            self.report(f'{item.name}: {cause_of(node)}')
         self.ctx.number += 1

@@ -37,12 +37,16 @@ def merge_structures(structures: StructureSetData, slices: orm.List, **parts: St
     :param structures: the whole set, as it was before
     :param slices: first structure and the one after the last of each slice, in order
     :param parts: the optimized structures there are, by :func:`part_name`
+    :raises ValueError: if a part does not have the atoms of the structures that it stands for
     """
     frames = structures.get_frames()
     positions, cells = np.array(frames.positions), np.array(frames.cells)
     for start, stop in slices.get_list():
         if part_name(start) in parts:
             part = parts[part_name(start)].get_frames()
-            positions[frames.offsets[start] : frames.offsets[stop]] = part.positions
+            atoms = slice(frames.offsets[start], frames.offsets[stop])
+            if len(part) != stop - start or not np.array_equal(part.numbers, frames.numbers[atoms]):
+                raise ValueError(f'the structures of {start} to {stop - 1} have other atoms than those of the set')
+            positions[atoms] = part.positions
             cells[start:stop] = part.cells
     return StructureSetData.from_frames(dataclasses.replace(frames, positions=positions, cells=cells))

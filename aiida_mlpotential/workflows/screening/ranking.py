@@ -56,7 +56,9 @@ class Relative:
         relative = np.where(ok, energies - energies[lowest], np.nan)
         if members is None or len(members) < 2:
             return cls(relative, np.full(len(energies), np.nan), lowest)
-        std = np.std(members - members[:, lowest], axis=0, ddof=1)
+        differences = members[:, lowest]
+        np.subtract(members, differences, out=differences)
+        std = np.std(differences, axis=0, ddof=1)
         return cls(relative, np.where(ok, std, np.nan), lowest)
 
 

@@ -23,6 +23,15 @@ def _validate_parameters(node: orm.Dict | None, _: object) -> str | None:
 
 def define_inputs(spec: Any) -> None:
     """Declare the inputs."""
+    _define_what(spec)
+    _define_tasks(spec)
+    _define_numbers(spec)
+    _define_running(spec)
+    spec.inputs.validator = validate_screening
+
+
+def _define_what(spec: Any) -> None:
+    """Declare the structures, the models, and the codes that run them."""
     spec.input('structures', valid_type=StructureSetData, help='The structures: any number, as one node.')
     spec.input_namespace(
         'models', dynamic=True, valid_type=ModelData, help='One or several models, by labels of your choice.'
@@ -31,6 +40,10 @@ def define_inputs(spec: Any) -> None:
     spec.input_namespace(
         'codes', dynamic=True, valid_type=orm.AbstractCode, required=False, help='Codes of single models, by label.'
     )
+
+
+def _define_tasks(spec: Any) -> None:
+    """Declare the parameters of the single points, and the optimization before them."""
     spec.input(
         'parameters',
         valid_type=orm.Dict,
@@ -53,6 +66,10 @@ def define_inputs(spec: Any) -> None:
         serializer=orm.to_aiida_type,
         help='Label of the model that optimizes; by default the first in the alphabet.',
     )
+
+
+def _define_numbers(spec: Any) -> None:
+    """Declare sizes, thresholds and limits, all of them above 0."""
     numbers = {
         'slice_size': (orm.Int, f'Structures in a job at most. Default: {DEFAULT_SIZE}.'),
         'max_qbc': (
@@ -72,6 +89,10 @@ def define_inputs(spec: Any) -> None:
             validator=is_positive,
             help=text,
         )
+
+
+def _define_running(spec: Any) -> None:
+    """Declare how and where the jobs run, which changes no results."""
     spec.input(
         'max_concurrent',
         valid_type=orm.Int,
@@ -95,7 +116,6 @@ def define_inputs(spec: Any) -> None:
         'on with those that are not, as after a screening that was killed.',
     )
     declare_staging(spec)
-    spec.inputs.validator = validate_screening
 
 
 def define_outputs(spec: Any) -> None:

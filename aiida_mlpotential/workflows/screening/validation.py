@@ -55,10 +55,10 @@ def _check_codes(inputs: Mapping[str, Any], models: Mapping[str, ModelData]) -> 
 
 def _check_models(inputs: Mapping[str, Any], models: Mapping[str, ModelData]) -> str | None:
     """Say what every job would say of its model and parameters."""
-    for label, model in models.items():
+    for model in models.values():
         message = _check_job('single_point', inputs, model, inputs.get('parameters'))
         if message:
-            return f'models.{label}: {message}'
+            return message  # which names its port, and the model where it matters
     if inputs.get('n_selected') is not None and all(model.to_spec().ensemble_size == 1 for model in models.values()):
         return 'n_selected asks for uncertain structures, but no model is an ensemble: leave it out.'
     if inputs.get('max_qbc') is not None and all(model.to_spec().ensemble_size == 1 for model in models.values()):
@@ -75,11 +75,13 @@ def _check_optimization(inputs: Mapping[str, Any], models: Mapping[str, ModelDat
         return f'optimization.model: there is no model {label!r}; the models are {", ".join(models)}.'
     parameters = optimization.get('parameters')
     values = content(parameters)
-    message = validate_parameters(values, 'geometry_optimization')
     for name in _BY_STRUCTURE:
         if any('structures' in item for item in values.get(name, []) if isinstance(item, dict)):
             return f'optimization.parameters: {name} names single structures, which have other numbers in a slice.'
-    return message or _check_job('geometry_optimization', inputs, models[label], parameters)
+    message = validate_parameters(values, 'geometry_optimization') or _check_job(
+        'geometry_optimization', inputs, models[label], parameters
+    )
+    return f'optimization.{message}' if message and message.startswith('parameters: ') else message
 
 
 def _check_job(task: str, inputs: Mapping[str, Any], model: ModelData, parameters: orm.Dict | None) -> str | None:

@@ -6,11 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from aiida import orm
+from aiida.common.links import LinkType
 from ase.build import bulk, molecule
 
+from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.workflows.screening import diversity
-from aiida_mlpotential.workflows.screening.diversity import choose, describe, farthest_points
+from aiida_mlpotential.workflows.screening.diversity import choose, describe, farthest_points, select_structures
 
 
 def ethanols(number, seed=1):
@@ -137,3 +140,103 @@ def test_a_molecule_that_is_only_turned_is_not_chosen_again():
     stretched.positions[0] += 0.05
     chosen = choose(Frames.from_ase([*turned, stretched]), np.linspace(2, 1, 7), 7)
     assert chosen.tolist() == [0, 6]
+
+
+def test_distances_in_blocks_are_distances():
+    points = np.random.default_rng(3).normal(size=(2 * diversity._BLOCK_POINTS + 5, 7))
+    np.testing.assert_allclose(
+        diversity._distances(points, points[3]), np.linalg.norm(points - points[3], axis=1), rtol=1e-13
+    )
+
+
+def flags(number, *indices):
+    flagged = np.zeros(number, bool)
+    flagged[list(indices)] = True
+    return flagged
+
+
+def test_those_chosen_before_count_as_chosen():
+    points = np.array([[0.0], [1.0], [10.0], [5.0]])
+    assert farthest_points(points, 2, np.array([[10.0]])).tolist() == [0, 3]
+    assert farthest_points(points, 4, np.array([[10.0], [5.0]])).tolist() == [0, 1]
+
+
+def test_of_equally_uncertain_structures_the_first_begins():
+    frames = Frames.from_ase(ethanols(60))
+    assert choose(frames, np.tile([1.0, 2.0, 2.0], 20), 1).tolist() == [1]
+    assert choose(frames, np.ones(60), 1).tolist() == [0]
+
+
+def test_fewer_than_wanted_are_all_chosen():
+    frames = Frames.from_ase(ethanols(4))
+    assert sorted(choose(frames, np.array([1.0, np.nan, 3.0, 2.0]), 10).tolist()) == [0, 2, 3]
+
+
+def test_all_flagged_ones_come_before_others_that_are_farther_away():
+    """Benzene is unlike all ethanols, but nobody asked for it; it comes once the flagged ones are chosen."""
+    frames = Frames.from_ase([*ethanols(4), molecule('C6H6')])
+    uncertainty, flagged = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), flags(5, 0, 1, 2)
+    assert choose(frames, uncertainty, 2)[1] == 4
+    assert 4 not in choose(frames, uncertainty, 2, flagged)
+    assert sorted(choose(frames, uncertainty, 3, flagged).tolist()) == [0, 1, 2]
+    more = choose(frames, uncertainty, 4, flagged).tolist()
+    assert sorted(more[:3]) == [0, 1, 2]
+    assert more[3] == 4
+
+
+def test_copies_of_flagged_ones_leave_room_for_others():
+    """Three flags on one structure and its copies: the two others that are wanted come from those without a flag."""
+    atoms = ethanols(4)
+    frames = Frames.from_ase([atoms[0], atoms[0], atoms[0], atoms[1], atoms[2], atoms[3]])
+    chosen = choose(frames, np.array([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), 3, flags(6, 0, 1, 2)).tolist()
+    assert chosen[0] == 0
+    assert len(chosen) == 3
+    assert set(chosen[1:]) < {3, 4, 5}
+
+
+def test_a_first_pool_of_copies_is_not_the_end():
+    number = 2 * diversity.POOL_FACTOR + 3
+    atoms = ethanols(2)
+    frames = Frames.from_ase([*[atoms[0]] * number, atoms[1]])
+    assert choose(frames, np.linspace(2, 1, number + 1), 2).tolist() == [0, number]
+
+
+def test_pools_of_other_elements_are_compared():
+    """Sulfur where oxygen was, in the same place: another molecule, though it is the only element but hydrogen."""
+    number, sulfide = 2 * diversity.POOL_FACTOR, molecule('H2O')
+    sulfide.numbers[sulfide.numbers == 8] = 16
+    frames = Frames.from_ase([*[molecule('H2O')] * number, sulfide])
+    assert choose(frames, np.linspace(2, 1, number + 1), 2).tolist() == [0, number]
+
+
+@pytest.fixture
+def make_ranking(aiida_profile):
+    def function(uncertainty, flagged):
+        node = orm.ArrayData()
+        node.set_array('uncertainty', np.array(uncertainty))
+        node.set_array('flagged', flagged)
+        return node.store()
+
+    return function
+
+
+def test_the_chosen_ones_are_a_set_that_tells_where_they_come_from(make_ranking):
+    structures = StructureSetData.from_ase(ethanols(4), labels=['a', '', 'c', 'd']).store()
+    ranking = make_ranking([1.0, 4.0, np.nan, 2.0], flags(4, 1, 3))
+    selected = select_structures(structures, ranking, orm.Int(2))
+    assert selected.labels == ('#1', 'd #3')
+    np.testing.assert_array_equal(selected.get_ase(1).positions, structures.get_ase(3).positions)
+    inputs = selected.creator.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+    assert (inputs['structures'].pk, inputs['ranking'].pk) == (structures.pk, ranking.pk)
+
+
+def test_sets_without_labels_get_numbers(make_ranking):
+    structures = StructureSetData.from_ase(ethanols(2)).store()
+    selected = select_structures(structures, make_ranking([1.0, 2.0], flags(2)), orm.Int(5))
+    assert sorted(selected.labels) == ['#0', '#1']
+
+
+def test_choosing_where_nothing_is_known_says_so(make_ranking):
+    structures = StructureSetData.from_ase(ethanols(2)).store()
+    with pytest.raises(ValueError, match='no structure has a spread to go by'):
+        select_structures(structures, make_ranking([np.nan, np.nan], flags(2)), orm.Int(1))
