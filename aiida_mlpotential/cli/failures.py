@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.data.statistics import format_causes
 
 if TYPE_CHECKING:
     from aiida.orm import ProcessNode
 
     from aiida_mlpotential.data.results import ResultsData
-
-#: Statuses that are no failures: what is done, and what was not reached.
-_NO_FAILURES = (FrameStatus.OK.name, FrameStatus.PENDING.name)
 
 
 def results_of(node: ProcessNode) -> dict[str, ResultsData]:
@@ -46,12 +43,3 @@ def _unoptimized(node: ProcessNode) -> list[str]:
         return []
     causes = format_causes(Counter(named.values())) if len(named) == number else ''
     return [f'{number} of {summary["n_structures"]} not optimized{f" ({causes})" if causes else ""}']
-
-
-def format_causes(counts: Mapping[str, int]) -> str:
-    """Return the causes of failures with their numbers, the most frequent one first.
-
-    :param counts: numbers of structures by status, as results have them
-    """
-    causes = {name: number for name, number in counts.items() if name not in _NO_FAILURES}
-    return ', '.join(f'{causes[name]} {name}' for name in sorted(causes, key=lambda name: (-causes[name], name)))

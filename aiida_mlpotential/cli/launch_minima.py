@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 #: Parameters that are those of both jobs; all others are of the thermochemistry alone.
 _SHARED = tuple(parameter.name for parameter in ROWS if parameter.name != 'properties')
 
+#: What the workflow says of structures that were at saddle points, by its words for them.
+_MOVED = {
+    'displaced': 'moved along imaginary modes and optimized again',
+    'left_at_saddle': 'left at the saddle point, as what came of moving failed',
+}
 #: Options of the command beside those of the calculation.
 OPTIONS = (
     click.option(
@@ -84,11 +89,12 @@ def _show(node: Any, structures: StructureSetData, output: Path | None, format_r
     # The first analysis is of all structures; later ones are of those that had been at saddle points.
     analysis = next(job for job in jobs if job.process_label == 'ThermochemistryCalculation')
     click.echo(format_results(results, minima, analysis))
-    displaced = node.outputs.output_parameters.get_dict()['displaced']
-    if displaced:
-        names = ', '.join(minima.get_frames().label(int(index)) for index in list(displaced)[:5])
-        more = ', ...' if len(displaced) > 5 else ''
-        click.echo(f'Note: {count(len(displaced))} moved along imaginary modes and optimized again: {names}{more}.')
+    summary = node.outputs.output_parameters.get_dict()
+    for key, what in _MOVED.items():
+        if summary[key]:
+            names = ', '.join(minima.get_frames().label(int(index)) for index in list(summary[key])[:5])
+            more = ', ...' if len(summary[key]) > 5 else ''
+            click.echo(f'Note: {count(len(summary[key]))} {what}: {names}{more}.')
     for note in notes_of(jobs[-1]):
         click.echo(f'Note: {note}.')
     click.echo(f'The minima are in {type(node.outputs[name]).__name__}<{node.outputs[name].pk}>.')

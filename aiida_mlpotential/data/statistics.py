@@ -19,6 +19,10 @@ Array = npt.NDArray[Any]
 MAX_MESSAGES = 100
 
 
+#: Statuses that are no failures: what is done, and what was not reached.
+_NO_FAILURES = (FrameStatus.OK.name, FrameStatus.PENDING.name)
+
+
 def info_attributes(info: Mapping[str, Any], files: Mapping[str, NpyFile]) -> dict[str, Any]:
     """Return what the worker's results file adds to the attributes."""
     try:
@@ -55,6 +59,15 @@ def counts_of(status: Array) -> dict[str, Any]:
             FrameStatus(value).name: count for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         },
     }
+
+
+def format_causes(counts: Mapping[str, int]) -> str:
+    """Return the causes of failures with their numbers, the most frequent one first.
+
+    :param counts: numbers of structures by status, as results have them
+    """
+    causes = {name: number for name, number in counts.items() if name not in _NO_FAILURES}
+    return ', '.join(f'{causes[name]} {name}' for name in sorted(causes, key=lambda name: (-causes[name], name)))
 
 
 def statistics(files: Mapping[str, NpyFile], offsets: Array, status: Array) -> dict[str, Any]:

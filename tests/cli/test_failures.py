@@ -6,7 +6,8 @@ import pytest
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_mlpotential.cli.failures import describe_failures, format_causes, results_of
+from aiida_mlpotential.cli.failures import describe_failures, results_of
+from aiida_mlpotential.data.statistics import format_causes
 
 
 def test_causes() -> None:

@@ -11,6 +11,7 @@ from aiida.engine import ExitCode, WorkChain, append_, if_, while_
 
 from aiida_mlpotential.calculations.validation import content
 from aiida_mlpotential.data.results import ResultsData
+from aiida_mlpotential.data.statistics import format_causes
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.progress import PLAN_EXTRA
 from aiida_mlpotential.queries.slices import Origin, find_slices
@@ -30,6 +31,10 @@ from .validation import optimizing_model
 
 #: So often a slice is given to a lane: a first time, and once more if anything of it is missing.
 MAX_ROUNDS = 2
+
+
+def _slices(number: int) -> str:
+    return f'{number} slice{"" if number == 1 else "s"}'
 
 
 class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
@@ -74,8 +79,8 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         self.ctx.plan = {'structures': rounds * len(structures), 'slices': rounds * len(self.ctx.slices)}
         self.ctx.plan.update(reused_structures=0, reused_slices=0, reused_failed=0)
         models, lanes = ', '.join(sorted(self.inputs.models)), self.inputs.max_concurrent.value
-        slices = len(self.ctx.slices)
-        self.report(f'{len(structures)} structures in {slices} slices with {models}, {lanes} jobs at once')
+        slices = _slices(len(self.ctx.slices))
+        self.report(f'{len(structures)} structures in {slices} with {models}, at most {lanes} jobs at once')
 
     def should_optimize(self) -> bool:
         """Return whether the structures are to be optimized first."""
@@ -174,7 +179,7 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
             for item in todo:
                 workflow, inputs = workflow_of(item, shared)
                 self.to_context(lanes=append_(self.submit(workflow, **inputs)))
-            self.report(f'{self.ctx.task}: {len(todo)} slices at once, round {self.ctx.round}')
+            self.report(f'{self.ctx.task}: {_slices(len(todo))} at once, round {self.ctx.round}')
             return
         lanes = deal(todo, self.inputs.max_concurrent.value)
         for number, lane in enumerate(lanes):
@@ -184,7 +189,7 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
             self.to_context(
                 lanes=append_(self.submit(ScreeningLaneWorkChain, slices=slices, metadata=metadata, **shared))
             )
-        self.report(f'{self.ctx.task}: {len(todo)} slices in {len(lanes)} lanes, round {self.ctx.round}')
+        self.report(f'{self.ctx.task}: {_slices(len(todo))} in {len(lanes)} lanes, round {self.ctx.round}')
 
     def collect_lanes(self) -> None:
         """Keep what the lanes left, and plan once more what is missing."""
@@ -198,7 +203,8 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
                 todo.append(dataclasses.replace(item, parent=outcome.parent or item.parent).to_dict())
         self.ctx.todo = todo
         if todo:
-            self.report(f'{len(todo)} slices are not complete: {", ".join(Slice(**item).name for item in todo[:5])}')
+            names = ', '.join(Slice(**item).name for item in todo[:5])
+            self.report(f'not complete: {_slices(len(todo))}, {names}{", ..." if len(todo) > 5 else ""}')
 
     def _parts(self, label: str, what: str) -> dict[str, Any]:
         """Return the results or structures that there are of a model, by the name of the part."""
@@ -279,10 +285,12 @@ class ScreeningWorkChain(ScreeningProtocolMixin, StagingMixin, WorkChain):
         """Say what is missing or failed."""
         if self.ctx.missing:
             return self.exit_codes.ERROR_SLICES_MISSING.format(detail=', '.join(self.ctx.missing[:5]))
-        failed = {label: node.n_failed for label, node in self.ctx.merged.items() if node.n_failed}
         total, unoptimized = len(self.ctx.structures), len(self.ctx.unoptimized)
         details = [f'{unoptimized} of {total} in the optimization'] if unoptimized else []
-        details += [f'{number} of {total} with {label}' for label, number in failed.items()]
+        for label, node in self.ctx.merged.items():
+            if node.n_failed:
+                causes = format_causes(node.base.attributes.get('status_counts'))
+                details.append(f'{node.n_failed} of {total} with {label} ({causes})')
         if not details:
             return None
         all_failed = all(node.n_ok == 0 for node in self.ctx.merged.values())
