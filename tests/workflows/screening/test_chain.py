@@ -59,7 +59,7 @@ def test_a_bad_structure_costs_no_other(screen):
     structures = make_structures(bad=(4,))
     outputs, node = screen(structures=structures)
     assert node.exit_status == 700
-    assert '1 of 10 with emt (1 ATOMS_TOO_CLOSE)' in node.exit_message
+    assert '1 of 10 with emt (1 UNSUPPORTED_ELEMENT)' in node.exit_message
     results = outputs['results']['emt']
     assert (results.n_ok, results.n_failed, results.n_pending) == (9, 1, 0)
     assert list(results.messages) == [4]
