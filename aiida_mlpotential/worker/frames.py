@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ _LAYOUT: dict[str, tuple[str, str]] = {
     'pbc': ('?', 'n3'),
 }
 
+#: So much of an array is compressed to find out whether it is worth while.
+_SAMPLE_BYTES = 2**16
 
 #: Longest label; what is longer is cut.
 MAX_LABEL = 100
@@ -189,13 +192,25 @@ def write_npz(target: str | Path | IO[bytes], arrays: Mapping[str, npt.NDArray[A
     """Write arrays as an ``.npz`` with fixed times and order, so that equal arrays are equal files.
 
     Compressed bytes may differ between versions of zlib; without compression they are the same everywhere.
+
+    :param compress: whether to compress the arrays that become much smaller by it
     """
     with zipfile.ZipFile(target, 'w') as archive:
         for name in sorted(arrays):
+            array = np.asanyarray(arrays[name])
             info = zipfile.ZipInfo(f'{name}.npy', date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            info.compress_type = zipfile.ZIP_DEFLATED if compress and _shrinks(array) else zipfile.ZIP_STORED
             with archive.open(info, 'w', force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(arrays[name]), version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+def _shrinks(array: npt.NDArray[Any]) -> bool:
+    """Return whether compression takes at least a tenth off an array, by its first elements.
+
+    Coordinates of double precision hardly shrink, and would take most of the time of writing and reading a file.
+    """
+    sample = array.reshape(-1)[: _SAMPLE_BYTES // max(array.itemsize, 1)].tobytes()
+    return len(zlib.compress(sample)) <= 0.9 * len(sample)
 
 
 def sha256_of(source: str | Path | bytes | IO[bytes]) -> str:
