@@ -13,10 +13,16 @@ from typing import Any
 from _common import Figure, arguments, conformers, daemon_profile, report
 
 OPTIONS = arguments(__doc__)
-MODELS = ('ANI-2x', 'ANI-1ccx')
+MODELS = ('ANI-1ccx',) if OPTIONS.quick else ('ANI-2x', 'ANI-1ccx')
 NUMBER, ROUNDS, SINGLES = (4000, 1, 4) if OPTIONS.quick else (20_000, 3, 8)
-#: Sets of structures, by how tables name them.
-SETS: dict[str, Any] = {'26 atoms': 'large', '16.5 atoms': 'mixed'}
+#: From so many structures on the share of the worker is to be 75 %: below it the start and end of jobs weigh more.
+LARGE = 20_000
+#: Kind and number of the structures of each set; what AiiDA costs weighs more where molecules are small.
+SETS: tuple[tuple[str, str, int], ...] = (
+    ('26 atoms', 'large', NUMBER),
+    ('16.5 atoms', 'mixed', NUMBER),
+    ('16.5 atoms', 'mixed', 2 * NUMBER),
+)[: 1 if OPTIONS.quick else None]
 PARAMETERS = {'properties': ['energy', 'forces']}
 
 
@@ -106,19 +112,43 @@ def one_by_one(code: Any, model: Any) -> float:
 
 
 def compare(code: Any, model: Any, structures: Any, directory: Path) -> tuple[float, float, float]:
-    """Return the seconds of the worker alone, those of the screening, and their ratio: medians of several turns."""
+    """Return the seconds of one worker with all threads, of one worker for each core, and of the screening.
+
+    All take turns, several times; what is returned are the medians.
+    """
     found = []
     for turn in range(ROUNDS):
         frames = structures.get_frames()
-        layouts = [bare(directory / f'{turn}-{n}', model, frames, n) for n in {1, OPTIONS.threads}]
-        found.append((min(layouts), screen(code, model, structures)))
-        print(directory.name, 'worker', ' '.join(f'{item:.1f}' for item in layouts), f'screening {found[-1][1]:.1f} s')
-    worker, screening = (statistics.median(row[column] for row in found) for column in (0, 1))
-    return worker, screening, statistics.median(row[0] / row[1] for row in found)
+        layouts = [bare(directory / f'{turn}-{n}', model, frames, n) for n in (1, OPTIONS.threads)]
+        found.append((*layouts, screen(code, model, structures)))
+        print(directory.name, 'worker {:.1f} workers {:.1f} screening {:.1f} s'.format(*found[-1]))
+    one, several, screening = (statistics.median(column) for column in zip(*found, strict=True))
+    return one, several, screening
+
+
+def table_of(label: str, number: int, single: float, times: tuple[float, float, float]) -> tuple[list[Any], list[Any]]:
+    """Return the rows and the figures of one set with one model.
+
+    :param single: seconds of one calculation a structure
+    :param times: as :func:`compare` returns them
+    """
+    one, several, screening = times
+    names = ('screening', '  one worker with all threads', '  one worker for each core')
+    rows = [
+        [f'{label}: {name}' if name == 'screening' else name, seconds, 1000 * seconds / number]
+        for name, seconds in zip(names, (screening, one, several), strict=True)
+    ]
+    figures = [Figure(f'{label}: against one calculation a structure', single * number / screening, 300, unit='x')]
+    if number >= LARGE:
+        figures += [
+            Figure(f'{label}: of one worker with all threads', 100 * one / screening, 75, unit=' %'),
+            Figure(f'{label}: of one worker for each core', 100 * several / screening, 75, unit=' %'),
+        ]
+    return rows, figures
 
 
 def main() -> None:
-    """Measure all in turn, several times, and compare the medians of the ratios."""
+    """Measure all in turn, several times, and compare the medians."""
     rows, figures = [], []
     with tempfile.TemporaryDirectory() as name, daemon_profile(Path(name)) as code:
         from aiida.plugins import DataFactory
@@ -126,22 +156,20 @@ def main() -> None:
         from aiida_mlpotential.library import get_model
 
         node_class = DataFactory('mlpotential.structures')
-        sets = {label: node_class.from_ase(conformers(NUMBER, 1, kind)).store() for label, kind in SETS.items()}
+        sets = {
+            f'{number} of {atoms}': node_class.from_ase(conformers(number, 1, kind)).store()
+            for atoms, kind, number in SETS
+        }
         models = {label: get_model(label, report=print) for label in MODELS}
         for model_name, model in models.items():
             single = one_by_one(code, model)
             rows.append([f'{model_name}: one calculation a structure, {OPTIONS.threads} at once', None, 1000 * single])
             for set_name, structures in sets.items():
                 label = f'{model_name}, {set_name}'
-                worker, screening, ratio = compare(code, model, structures, Path(name) / label)
-                rows += [
-                    [f'{label}: screening of {NUMBER}', screening, 1000 * screening / NUMBER],
-                    ['  the worker alone: one with all threads, or several with one', worker, 1000 * worker / NUMBER],
-                ]
-                figures += [
-                    Figure(f'{label}: against one calculation a structure', single * NUMBER / screening, 300, unit='x'),
-                    Figure(f'{label}: of the worker alone', 100 * ratio, 75, unit=' %'),
-                ]
+                times = compare(code, model, structures, Path(name) / label)
+                more_rows, more_figures = table_of(label, len(structures), single, times)
+                rows += more_rows
+                figures += more_figures
     report(('what', 'seconds', 'ms a structure'), rows, figures)
 
 
