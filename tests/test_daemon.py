@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from aiida import orm
 from aiida.engine import submit
 from ase.build import bulk
 
@@ -20,35 +18,6 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
-
-
-@pytest.fixture(scope='module')
-def daemon_code(aiida_config, aiida_profile_factory, tmp_path_factory):
-    """Return a code in a profile with the ZeroMQ broker, whose daemon is running."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    with aiida_profile_factory(
-        aiida_config, storage_backend='core.sqlite_dos', broker_backend='core.zeromq'
-    ) as profile:
-        aiida_config.set_option('runner.poll.interval', 1, scope=profile.name)
-        aiida_config.store()
-        computer = orm.Computer(
-            label='localhost',
-            hostname='localhost',
-            transport_type='core.local',
-            scheduler_type='core.direct',
-            workdir=str(tmp_path_factory.mktemp('work')),
-        ).store()
-        computer.configure(safe_interval=0)
-        computer.set_minimum_job_poll_interval(0)
-        computer.set_default_mpiprocs_per_machine(1)
-        code = orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()
-        client = get_daemon_client()
-        client.start_daemon()
-        try:
-            yield code
-        finally:
-            client.stop_daemon(wait=True)
 
 
 def _structures(number):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import numpy as np
@@ -21,30 +20,6 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries import Origin, Phase, find_slices, progress_of
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
-
-
-@pytest.fixture(scope='module')
-def daemon_code(aiida_config, aiida_profile_factory, tmp_path_factory):
-    """Return a code in a profile whose daemon is running."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    with aiida_profile_factory(
-        aiida_config, storage_backend='core.sqlite_dos', broker_backend='core.zeromq'
-    ) as profile:
-        aiida_config.set_option('runner.poll.interval', 1, scope=profile.name)
-        aiida_config.store()
-        workdir = str(tmp_path_factory.mktemp('work'))
-        computer = orm.Computer('localhost', 'localhost', '', 'core.local', 'core.direct', workdir).store()
-        computer.configure(safe_interval=0)
-        computer.set_minimum_job_poll_interval(0)
-        computer.set_default_mpiprocs_per_machine(1)
-        code = orm.InstalledCode(label='python', computer=computer, filepath_executable=sys.executable).store()
-        client = get_daemon_client()
-        client.start_daemon()
-        try:
-            yield code
-        finally:
-            client.stop_daemon(wait=True, timeout=60)
 
 
 def _screening(code, number, n_slices, seed):

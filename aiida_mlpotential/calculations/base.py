@@ -10,7 +10,7 @@ import numpy.typing as npt
 from aiida import orm
 from aiida.common import datastructures
 from aiida.common.folders import Folder
-from aiida.engine import CalcJob, CalcJobProcessSpec
+from aiida.engine import CalcJob, CalcJobProcessSpec, ProcessSpec
 
 from aiida_mlpotential import __version__
 from aiida_mlpotential.archive import worker_archive
@@ -34,6 +34,19 @@ from .validation import (
 )
 
 
+def define_subject(spec: ProcessSpec) -> None:
+    """Declare what a process is about: a model, and one structure or many."""
+    spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
+    spec.input(
+        'structure',
+        valid_type=orm.StructureData,
+        required=False,
+        validator=validate_structure,
+        help='One structure; for more use `structures`.',
+    )
+    spec.input('structures', valid_type=StructureSetData, required=False, help='Any number of structures, as one node.')
+
+
 class MlpotentialCalculation(CalcJob):
     """Base of all calculation jobs; a subclass names its task and adds the outputs of its own."""
 
@@ -46,17 +59,7 @@ class MlpotentialCalculation(CalcJob):
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Declare inputs, outputs and exit codes."""
         super().define(spec)
-        spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
-        spec.input(
-            'structure',
-            valid_type=orm.StructureData,
-            required=False,
-            validator=validate_structure,
-            help='One structure; for more use `structures`.',
-        )
-        spec.input(
-            'structures', valid_type=StructureSetData, required=False, help='Any number of structures, as one node.'
-        )
+        define_subject(spec)
         spec.input(
             'selection',
             valid_type=orm.Dict,

@@ -10,9 +10,10 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_, while_
 
+from aiida_mlpotential.calculations.base import define_subject
 from aiida_mlpotential.calculations.geometry_optimization import GeometryOptimizationCalculation
 from aiida_mlpotential.calculations.thermochemistry import ThermochemistryCalculation
-from aiida_mlpotential.calculations.validation import validate_inputs, validate_structure
+from aiida_mlpotential.calculations.validation import validate_inputs
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.normal_modes import NormalModesData
 from aiida_mlpotential.data.structures import StructureSetData, to_frames
@@ -88,17 +89,7 @@ class ThermochemistryWorkChain(ProtocolMixin, WorkChain):
     def define(cls, spec: Any) -> None:
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
-        spec.input('model', valid_type=ModelData, help='The model: functional form and parameters.')
-        spec.input(
-            'structure',
-            valid_type=orm.StructureData,
-            required=False,
-            validator=validate_structure,
-            help='One structure; for more use `structures`.',
-        )
-        spec.input(
-            'structures', valid_type=StructureSetData, required=False, help='Any number of structures, as one node.'
-        )
+        define_subject(spec)
         spec.input(
             'max_displacements',
             valid_type=orm.Int,
