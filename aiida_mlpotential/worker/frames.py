@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ _LAYOUT: dict[str, tuple[str, str]] = {
     'cells': ('<f8', 'n33'),
     'pbc': ('?', 'n3'),
 }
+
+#: Version of the zip format that knows sizes over 4 GB.
+_ZIP64_VERSION = 45
 
 #: So much of an array is compressed to find out whether it is worth while.
 _SAMPLE_BYTES = 2**16
@@ -191,17 +195,35 @@ def _as_bytes(numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def write_npz(target: str | Path | IO[bytes], arrays: Mapping[str, npt.NDArray[Any]], compress: bool = True) -> None:
     """Write arrays as an ``.npz`` with fixed times and order, so that equal arrays are equal files.
 
-    Compressed bytes may differ between versions of zlib; without compression they are the same everywhere.
+    Compressed bytes may differ between versions of zlib; without compression they are the same everywhere: hashes that
+    are known beforehand, such as those of the published models, rest on it.
 
     :param compress: whether to compress the arrays that become much smaller by it
     """
     with zipfile.ZipFile(target, 'w') as archive:
         for name in sorted(arrays):
             array = np.asanyarray(arrays[name])
-            info = zipfile.ZipInfo(f'{name}.npy', date_time=(1980, 1, 1, 0, 0, 0))
+            info = _Member(f'{name}.npy', date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED if compress and _shrinks(array) else zipfile.ZIP_STORED
             with archive.open(info, 'w', force_zip64=True) as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+class _Member(zipfile.ZipInfo):
+    """A member of unknown size, whose header has the same bytes in all versions of Python.
+
+    Before 3.11.4 the header gave the sizes twice, in the Zip64 field and where a mark should refer to that field, and
+    asked for too old a version of the format (CPython's issue 103861).
+    """
+
+    def FileHeader(self, zip64: bool | None = None) -> bytes:  # noqa: N802 (the name is that of the base class)
+        """Return the header as later versions of Python write it."""
+        header = bytearray(super().FileHeader(zip64))
+        if zip64:
+            self.create_version = self.extract_version = _ZIP64_VERSION
+            struct.pack_into('<H', header, 4, _ZIP64_VERSION)
+            struct.pack_into('<LL', header, 18, 0xFFFFFFFF, 0xFFFFFFFF)
+        return bytes(header)
 
 
 def _shrinks(array: npt.NDArray[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Tests of the set of frames and its file."""
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_write_npz_is_independent_of_order_and_time():
     write_npz(c, arrays)
     with zipfile.ZipFile(c) as archive:
         assert archive.infolist()[0].compress_type == zipfile.ZIP_DEFLATED
+
+
+def test_bytes_without_compression_are_the_same_in_all_versions_of_python():
+    """The hashes of the published models rest on it; before Python 3.11.4 zipfile wrote another header."""
+    stream = io.BytesIO()
+    write_npz(stream, {'x': np.arange(3.0), 'y': np.zeros((2, 2))}, compress=False)
+    header = struct.unpack('<4sHHHHHLLL', stream.getvalue()[:26])
+    assert header[1] == 45  # the version of the format that has Zip64
+    assert header[7:] == (0xFFFFFFFF, 0xFFFFFFFF)  # the sizes are in the Zip64 field
+    assert sha256_of(stream.getvalue()) == 'a7b079708348a3f2efed8962f578bbbb3517cf8d469023f24ea26b6a55b096a1'
 
 
 def test_what_does_not_shrink_is_not_compressed():
