@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from aiida.engine import run_get_node
 from aiida.tools.visualization import Graph
 from ase.build import bulk
 from click.testing import CliRunner
+from server_fixtures import require
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.structures import StructureSetData
@@ -97,9 +97,10 @@ def test_graph_shows_what_a_result_was_made_of(inputs):
     assert 'State: finished' in text
 
 
-@pytest.mark.skipif(shutil.which('dot') is None, reason='the program dot of Graphviz is not installed')
+@pytest.mark.servers
 def test_graph_can_be_drawn(inputs, verdi_command, tmp_path):
     """Of a workflow with its calls, as a picture."""
+    require('drawing')
     _, chain = run_get_node(SinglePointBaseWorkChain, calc=inputs)
     verdi_command('node', 'graph', 'generate', chain.pk, '-f', 'svg', '-O', 'graph.svg')
     text = Path('graph.svg').read_text()

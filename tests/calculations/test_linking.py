@@ -11,6 +11,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from aiida.manage.caching import enable_caching
 from ase import Atoms
+from server_fixtures import require
 
 from aiida_mlpotential.calculations.linking import can_link
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
@@ -20,7 +21,6 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.staged import LINKED_EXTRA, linked_copy
 
 MODEL_FILE = Path(__file__).resolve().parents[1] / 'fixtures' / 'torchani' / 'custom_full_ani.pt'
-BWRAP = shutil.which('bwrap')
 
 
 @pytest.fixture
@@ -86,9 +86,10 @@ def test_a_model_without_files_links_nothing(emt_model, python_code):
     assert node.base.extras.get(LINKED_EXTRA) is None
 
 
-@pytest.mark.skipif(BWRAP is None, reason='bubblewrap is not installed: apt-get install bubblewrap')
+@pytest.mark.servers
 def test_a_container_gets_the_files_themselves(model, structures, localhost):
     """It sees the work directory of the job and the system, and not where the copy is."""
+    require('container')
     localhost.set_use_double_quotes(True)
     copy = _stage(model, localhost)
     prefix, here = Path(sys.prefix), Path(__file__).resolve().parents[2]
@@ -101,7 +102,7 @@ def test_a_container_gets_the_files_themselves(model, structures, localhost):
         computer=localhost,
         filepath_executable=sys.executable,
         image_name='$PWD',
-        engine_command=f'{BWRAP} --unshare-all {seen} {links} --proc /proc --dev /dev --bind {{image_name}} '
+        engine_command=f'bwrap --unshare-all {seen} {links} --proc /proc --dev /dev --bind {{image_name}} '
         '{image_name} --chdir {image_name}',
         default_calc_job_plugin='mlpotential.single_point',
     ).store()

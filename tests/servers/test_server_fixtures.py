@@ -21,6 +21,14 @@ def test_only_root_starts_servers(monkeypatch):
     assert reason_against('cluster') == 'real servers are started by root only'
 
 
+def test_containers_and_drawings_need_no_root(monkeypatch):
+    monkeypatch.setattr(os, 'geteuid', lambda: 1000)
+    monkeypatch.setitem(PROGRAMS, 'container', ('sh',))
+    monkeypatch.setitem(PROGRAMS, 'drawing', ('no-such-program',))
+    assert reason_against('container') is None
+    assert reason_against('drawing') == 'not installed: no-such-program (tests/services/packages.sh install)'
+
+
 def test_missing_programs_are_named(monkeypatch):
     monkeypatch.setattr(os, 'geteuid', lambda: 0)
     monkeypatch.setitem(PROGRAMS, 'rabbitmq', ('sh', 'no-such-broker'))
