@@ -141,6 +141,7 @@ def _run(inputs: dict[str, Any]) -> dict[str, Any]:
     return outputs
 
 
+@pytest.mark.slow
 def test_reference_values_together_and_alone(case, code, shared):
     model = ModelData.from_file(
         find_model(case, shared),

@@ -43,6 +43,7 @@ def _is_cached(node):
     return node.base.caching.is_created_from_cache
 
 
+@pytest.mark.slow
 def test_same_inputs_are_computed_once(run, copper, emt_model):
     """Also where the nodes are others with the same content, and the scheduler is asked for something else."""
     first = run(parameters={'batch_atoms': 7})
@@ -61,6 +62,7 @@ def test_same_inputs_are_computed_once(run, copper, emt_model):
     assert latest_result(copper, 1).frame.energy == results.energies[1]
 
 
+@pytest.mark.slow
 def test_other_inputs_are_computed(run, python_code):
     """Another model, other structures, other parameters."""
     run()
@@ -72,6 +74,7 @@ def test_other_inputs_are_computed(run, python_code):
         assert not _is_cached(run(**change)), change
 
 
+@pytest.mark.slow
 def test_slices_are_told_apart(run):
     """Each is computed once; the whole set is none of them."""
     first, second, whole = {'start': 0, 'stop': 2}, {'start': 2, 'stop': 4}, {'start': 0, 'stop': 4}
@@ -83,6 +86,7 @@ def test_slices_are_told_apart(run):
     assert again.outputs.results.get_structures().positions.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_new_version_of_the_results_is_computed(run, monkeypatch):
     """And the results of the earlier version stay what they are for whoever has that version."""
     first = run()
@@ -100,6 +104,7 @@ def test_every_calculation_and_parser_has_the_version_of_the_results(task):
     assert ParserFactory(f'mlpotential.{task}').CACHE_VERSION == RESULTS_VERSION
 
 
+@pytest.mark.slow
 def test_failed_structures_are_tried_again(run):
     """The cause may lie in the structure, or may not: a job is cheaper than a wrong answer for ever."""
     mixed = StructureSetData.from_ase([bulk('Cu'), bulk('Si')]).store()
@@ -131,6 +136,7 @@ def test_verdicts_of_the_scheduler_are_not_kept(aiida_profile_clean, exit_status
     assert node.base.caching.is_valid_cache is valid
 
 
+@pytest.mark.slow
 def test_jobs_in_a_restart_workflow_are_taken_from_the_cache(run, copper, python_code, emt_model):
     """Of a job that was run on its own, and of one that another workflow ran."""
     first = run()

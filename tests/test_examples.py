@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from aiida_mlpotential.data.model import ModelData
 
 EXAMPLES = Path(__file__).parents[1] / 'examples'
-#: Examples that take a Code and a model, and need nothing else; the last two are workflows, which try again.
+#: Examples that take a Code and a model, and need nothing else.
 PLAIN = (
     'run_single_point.py',
     'run_batch.py',
@@ -48,6 +48,7 @@ def test_all_examples_are_tested() -> None:
     assert [name for name in names if f"_run('{name}'" not in text] == []
 
 
+@pytest.mark.slow
 def test_run_single_point(model: ModelData) -> None:
     """Energy and forces of one molecule, in double precision."""
     result = _run('run_single_point.py', '--model', model.pk)
@@ -59,6 +60,7 @@ def test_run_single_point(model: ModelData) -> None:
     assert node.outputs.output_parameters['precision'] == 'double'
 
 
+@pytest.mark.slow
 def test_run_batch_and_query(model: ModelData) -> None:
     """A batch with one bad structure, and what the database knows of it afterwards."""
     result = _run('run_batch.py', '--model', model.pk, '--number', '5')
@@ -114,6 +116,7 @@ def test_questions_about_nothing_are_one_sentence(model: ModelData, arguments: l
     assert message in answer.output
 
 
+@pytest.mark.slow
 def test_run_geometry_optimization(model: ModelData) -> None:
     """Conformers find the same minimum; with too few steps they are not converged, and an atom can be fixed."""
     result = _run('run_geometry_optimization.py', '--model', model.pk, '--number', '3')
@@ -135,6 +138,7 @@ def test_run_geometry_optimization(model: ModelData) -> None:
     assert abs(after.positions - before.positions).max() > 0.01
 
 
+@pytest.mark.slow
 def test_run_vibrations(model: ModelData, tmp_path: Path) -> None:
     """Three modes of water, at a minimum that another job found, and a movie of one."""
     movie = tmp_path / 'movie.xyz'
@@ -150,6 +154,7 @@ def test_run_vibrations(model: ModelData, tmp_path: Path) -> None:
     assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 2
 
 
+@pytest.mark.slow
 def test_run_thermochemistry(model: ModelData) -> None:
     """Two molecules with their point groups, and the difference of their Gibbs energies."""
     pytest.importorskip('pymatgen', reason='the symmetry extra is not installed')
@@ -159,6 +164,7 @@ def test_run_thermochemistry(model: ModelData) -> None:
     assert 'reaction Gibbs energy 0.00 kcal/mol at 298.15 K' in result.output.replace('-0.00', '0.00')
 
 
+@pytest.mark.slow
 def test_run_reaction(model: ModelData, tmp_path: Path) -> None:
     """A reaction of three species at two temperatures, with its picture."""
     pytest.importorskip('pymatgen', reason='the symmetry extra is not installed')
@@ -172,6 +178,7 @@ def test_run_reaction(model: ModelData, tmp_path: Path) -> None:
     assert '<svg' in picture.read_text()
 
 
+@pytest.mark.slow
 def test_run_screening(model: ModelData) -> None:
     """Slices, a ranking, and nothing computed twice; EMT is no ensemble, so that nothing is selected."""
     arguments = ['--model', model.pk, '--number', '6', '--slice-size', '2']
@@ -185,6 +192,7 @@ def test_run_screening(model: ModelData) -> None:
     assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 3
 
 
+@pytest.mark.slow
 def test_run_own_model(model: ModelData) -> None:
     """One file with two members; the units are the backend's, and the results say so."""
     pytest.importorskip('torchani')
@@ -253,7 +261,8 @@ def test_mistakes_are_one_sentence(model: ModelData, arguments: list[str], messa
         assert message in result.output
 
 
-@pytest.mark.parametrize('name', [*PLAIN[:-2], *(pytest.param(name, marks=pytest.mark.slow) for name in PLAIN[-2:])])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PLAIN)
 def test_failure_is_an_error(model: ModelData, name: str) -> None:
     """A calculation without results ends an example with its exit message."""
     computer = orm.load_computer('localhost')

@@ -29,6 +29,8 @@ from aiida_mlpotential.queries import (
     results_of_model,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def verdi_command(aiida_profile_clean):

@@ -51,6 +51,7 @@ def _one(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
+@pytest.mark.slow
 def test_dump_of_a_job_holds_all_that_it_took_and_gave(inputs, verdi_command, tmp_path):
     """In files that can be read without AiiDA and without this package."""
     _, node = run_get_node(SinglePointCalculation, **inputs)
@@ -72,6 +73,7 @@ def test_dump_of_a_job_holds_all_that_it_took_and_gave(inputs, verdi_command, tm
     assert 'SinglePointCalculation' in metadata
 
 
+@pytest.mark.slow
 def test_dump_of_a_workflow_has_a_folder_for_every_job(inputs, verdi_command, tmp_path):
     _, chain = run_get_node(SinglePointBaseWorkChain, calc=inputs)
     assert chain.is_finished_ok, chain.exit_message
@@ -81,6 +83,7 @@ def test_dump_of_a_workflow_has_a_folder_for_every_job(inputs, verdi_command, tm
     np.testing.assert_array_equal(np.load(_one(folder, 'energies.npy')), job.outputs.results.energies)
 
 
+@pytest.mark.slow
 def test_graph_shows_what_a_result_was_made_of(inputs):
     """Model, set of structures, selection and code lead to the job, the job to its results, each with a description."""
     _, node = run_get_node(SinglePointCalculation, **inputs)
@@ -108,6 +111,7 @@ def test_graph_can_be_drawn(inputs, verdi_command, tmp_path):
     assert 'CALL' in text
 
 
+@pytest.mark.slow
 def test_results_lead_back_to_their_structures(inputs, verdi_command):
     """By links alone, and shown by ``verdi`` in one line each."""
     _, node = run_get_node(SinglePointCalculation, **inputs)

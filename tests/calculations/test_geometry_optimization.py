@@ -65,6 +65,7 @@ def named(atoms):
     return structure
 
 
+@pytest.mark.slow
 def test_one_structure_comes_back_as_what_it_was(run):
     atoms = cluster()
     structure = named(atoms)
@@ -94,6 +95,7 @@ def test_one_structure_comes_back_as_what_it_was(run):
     assert 'trajectory' not in outputs
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_final_structures(run):
     outputs, _ = run(
         structures=StructureSetData.from_ase([cluster(0), cluster(1)], labels=['a', 'b']), parameters=TIGHT
@@ -109,6 +111,7 @@ def test_results_are_those_of_the_final_structures(run):
     assert (table['steps'] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_crystal_relaxes_with_its_cell(run):
     atoms = crystal()
     outputs, node = run(structure=orm.StructureData(ase=atoms), parameters={**TIGHT, 'optimize_cell': True})
@@ -126,6 +129,7 @@ def test_a_crystal_relaxes_with_its_cell(run):
     assert final.pbc == (True, True, True)
 
 
+@pytest.mark.slow
 def test_the_cell_is_kept_if_nobody_asks(run):
     atoms = crystal()
     outputs, node = run(structure=orm.StructureData(ase=atoms))
@@ -152,6 +156,7 @@ def test_a_set_keeps_order_labels_and_failed_structures(run):
     assert outputs['results'].base.attributes.get('steps_max') == summary['steps_max'] > 0
 
 
+@pytest.mark.slow
 def test_what_does_not_converge_has_its_own_exit_code_and_goes_on(run):
     structures = StructureSetData.from_ase([cluster(0), cluster(1)], labels=['a', 'b']).store()
     outputs, first = run(structures=structures, parameters={**TIGHT, 'max_steps': 2})
@@ -173,6 +178,7 @@ def test_what_does_not_converge_has_its_own_exit_code_and_goes_on(run):
     np.testing.assert_allclose(outputs['results'].energies, whole['results'].energies, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_single_structure_that_does_not_converge_keeps_its_last_geometry(run):
     atoms = cluster()
     outputs, node = run(structure=orm.StructureData(ase=atoms), parameters={**TIGHT, 'max_steps': 1})
@@ -183,6 +189,7 @@ def test_a_single_structure_that_does_not_converge_keeps_its_last_geometry(run):
     assert not np.allclose(outputs['output_structure'].get_ase().positions, atoms.positions)
 
 
+@pytest.mark.slow
 def test_trajectories_are_nodes(run):
     outputs, node = run(structure=orm.StructureData(ase=cluster()), parameters={**TIGHT, 'trajectory': 1})
     assert node.is_finished_ok, node.exit_message
@@ -230,6 +237,7 @@ def test_checkpoints_and_trajectories_of_the_parent_are_copied(python_code, emt_
     assert 'trajectory' in calcinfo.retrieve_list
 
 
+@pytest.mark.slow
 def test_nothing_is_copied_of_another_job(run, python_code, emt_model):
     structure = orm.StructureData(ase=cluster()).store()
     _, single = run_get_node(SinglePointCalculation, code=python_code, model=emt_model, structure=structure)
@@ -242,6 +250,7 @@ def test_nothing_is_copied_of_another_job(run, python_code, emt_model):
     assert 'the parent folder has no results of this very job: began anew' in outputs['output_parameters']['notes']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', [('checkpoint',), ('checkpoint', 'trajectory', 'arrays')])
 def test_a_parent_that_was_killed_early_is_no_obstacle(run, missing):
     inputs = {'structures': StructureSetData.from_ase([cluster(0)]).store(), 'parameters': {**TIGHT, 'trajectory': 1}}
@@ -255,6 +264,7 @@ def test_a_parent_that_was_killed_early_is_no_obstacle(run, missing):
     assert len(outputs['trajectory'].recorded) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_is_asked_to_stop_goes_on_from_its_checkpoint(run, monkeypatch):
     atoms = bulk('Cu') * (4, 4, 4)
     atoms.rattle(0.2, seed=1)
@@ -320,6 +330,7 @@ def test_what_cannot_be_is_said_before_submission(run, structures, parameters, t
         run(**inputs, parameters=parameters)
 
 
+@pytest.mark.slow
 def test_a_few_impossible_structures_fail_on_their_own(run):
     structures = StructureSetData.from_ase([crystal(), cluster()], labels=['a', 'b'])
     constraints = [{'kind': 'atoms', 'atoms': [0], 'structures': [0]}]
@@ -343,6 +354,7 @@ def test_a_model_without_stress_cannot_optimize_cells(python_code, tmp_path, fil
         )
 
 
+@pytest.mark.slow
 def test_the_space_group_is_sent_and_kept(run):
     atoms = bulk('Cu', cubic=True)
     atoms.set_cell(atoms.cell.array * 1.03, scale_atoms=True)

@@ -13,6 +13,8 @@ from aiida_mlpotential.calculations.vibrations import VibrationsCalculation
 from aiida_mlpotential.data.normal_modes import NormalModesData
 from aiida_mlpotential.data.structures import StructureSetData
 
+pytestmark = pytest.mark.slow
+
 HOT = {'temperatures': [500.0, 700.0, 900.0], 'gas_pressure': 1e6}
 NUMBERS = {'symmetry_number': [12, 2], 'spin_multiplicity': [1, 3]}
 

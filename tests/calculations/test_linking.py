@@ -45,6 +45,7 @@ def _sent(node):
     return Path(node.get_remote_workdir(), 'model')
 
 
+@pytest.mark.slow
 def test_a_copy_changes_neither_results_nor_the_hash(model, structures, python_code, localhost):
     plain = _run(python_code, model, structures)
     assert plain.is_finished_ok, plain.exit_message
@@ -62,6 +63,7 @@ def test_a_copy_changes_neither_results_nor_the_hash(model, structures, python_c
         assert _run(python_code, model, structures).base.caching.is_created_from_cache
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_gone_is_named_with_the_remedy(model, structures, python_code, localhost):
     copy = _stage(model, localhost)
     shutil.rmtree(Path(copy.get_remote_path(), 'model'))
@@ -71,6 +73,7 @@ def test_a_copy_that_is_gone_is_named_with_the_remedy(model, structures, python_
     assert f'aiida-mlpotential models unstage {model.pk} --computer localhost' in node.exit_message
 
 
+@pytest.mark.slow
 def test_the_work_directory_can_go_and_the_copy_stays(model, structures, python_code, localhost):
     copy = _stage(model, localhost)
     node = _run(python_code, model, structures)
@@ -79,6 +82,7 @@ def test_the_work_directory_can_go_and_the_copy_stays(model, structures, python_
     assert Path(copy.get_remote_path(), 'model', MODEL_FILE.name).read_bytes() == MODEL_FILE.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_without_files_links_nothing(emt_model, python_code):
     node = _run(python_code, emt_model, StructureSetData.from_ase([Atoms('Cu')]).store())
     assert node.is_finished_ok

@@ -77,6 +77,7 @@ def test_a_job_without_a_directory_is_left_alone(localhost):
     assert transport.written == {}
 
 
+@pytest.mark.slow
 def test_a_real_job_ends_in_order_and_is_gone_on_with(python_code, emt_model):
     crystal = bulk('Cu') * (5, 5, 5)
     frames = [crystal.copy() for _ in range(400)]

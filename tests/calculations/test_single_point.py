@@ -155,6 +155,7 @@ def _unfinish(node):
     np.save(work / 'arrays' / 'status.npy', status)
 
 
+@pytest.mark.slow
 def test_an_unfinished_job_is_continued_where_it_stopped(run):
     structures = StructureSetData.from_ase(_structures(6)).store()
     _, first = run(structures=structures)
@@ -181,6 +182,7 @@ def test_the_directory_for_the_arrays_of_the_parent_is_sent(python_code, emt_mod
     assert [item[2] for item in calcinfo.remote_copy_list] == ['parent/status.npy', 'parent/arrays', 'parent/parent']
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(run, localhost, emt_model):
     structures = StructureSetData.from_ase(_structures(3)).store()
     _, first = run(structures=structures)
@@ -197,6 +199,7 @@ def test_a_worker_that_never_starts_does_not_return_the_results_of_its_parent(ru
     assert 'arrays' not in node.outputs.retrieved.base.repository.list_object_names()
 
 
+@pytest.mark.slow
 def test_the_parent_of_another_job_gives_nothing(run):
     _, first = run(structures=StructureSetData.from_ase(_structures(3)))
     others = StructureSetData.from_ase(_structures(6)[3:])
@@ -205,12 +208,14 @@ def test_the_parent_of_another_job_gives_nothing(run):
     assert outputs['output_parameters']['notes'] == ['the parent folder has no results of this very job: began anew']
 
 
+@pytest.mark.slow
 def test_optional_inputs_may_be_none(run):
     structure = orm.StructureData(ase=bulk('Cu'))
     _, node = run(structure=structure, structures=None, parameters=None, parent_folder=None)
     assert node.is_finished_ok, node.exit_message
 
 
+@pytest.mark.slow
 def test_verdi_finds_input_and_output_files(run):
     _, node = run(structure=orm.StructureData(ase=bulk('Cu')))
     assert node.get_option('input_filename') == 'job.json'
@@ -225,12 +230,14 @@ def test_a_slab_has_no_stress(run):
         run(structures=StructureSetData.from_ase([slab, slab]), parameters={'properties': ['stress']})
 
 
+@pytest.mark.slow
 def test_a_parent_without_results_is_no_obstacle(run, localhost, tmp_path):
     empty = orm.RemoteData(computer=localhost, remote_path=str(tmp_path)).store()
     _, node = run(structure=orm.StructureData(ase=bulk('Cu')), parent_folder=empty)
     assert node.is_finished_ok, node.exit_message
 
 
+@pytest.mark.slow
 def test_the_installed_worker_gives_the_same(run, localhost, emt_model, tmp_path):
     script = Path(sys.executable).with_name('aiida-mlpotential-worker')
     code = orm.InstalledCode(label='worker', computer=localhost, filepath_executable=str(script)).store()
@@ -248,6 +255,7 @@ def test_the_installed_worker_gives_the_same(run, localhost, emt_model, tmp_path
     assert outputs['output_parameters']['energy'] == uploaded.outputs.output_parameters['energy']
 
 
+@pytest.mark.slow
 def test_the_same_inputs_are_not_computed_twice(run, request):
     from aiida.manage.caching import enable_caching
 
@@ -261,6 +269,7 @@ def test_the_same_inputs_are_not_computed_twice(run, request):
     assert other.base.caching.get_cache_source() is None
 
 
+@pytest.mark.slow
 def test_another_results_version_is_computed_anew(run, request, monkeypatch):
     from aiida.manage.caching import enable_caching
 
@@ -272,6 +281,7 @@ def test_another_results_version_is_computed_anew(run, request, monkeypatch):
     assert second.base.caching.get_cache_source() is None
 
 
+@pytest.mark.slow
 def test_structures_are_stored_once_and_copied_to_the_job(run):
     structures = StructureSetData.from_ase(_structures(3))
     _, node = run(structures=structures)
@@ -296,6 +306,7 @@ def test_a_selection_that_cannot_be_is_refused(run, inputs, text):
         run(**{name: value for name, value in values.items() if value is not None})
 
 
+@pytest.mark.slow
 def test_a_job_takes_a_part_of_a_set_and_copies_nothing(run):
     """Numbers, labels and messages are those of the part; the node is that of all."""
     atoms = _structures(5)
@@ -320,6 +331,7 @@ def test_a_job_takes_a_part_of_a_set_and_copies_nothing(run):
     }
 
 
+@pytest.mark.slow
 def test_results_tell_of_which_structures_parameters_and_version_they_are(run):
     structures = StructureSetData.from_ase(_structures(2)).store()
     first, _ = run(structures=structures)
@@ -331,6 +343,7 @@ def test_results_tell_of_which_structures_parameters_and_version_they_are(run):
     assert first['results'].base.attributes.get('selection') is None
 
 
+@pytest.mark.slow
 def test_a_part_with_bad_structures_only_is_told_by_its_results(run):
     structures = StructureSetData.from_ase([bulk('Cu'), bulk('Si')]).store()
     outputs, node = run(structures=structures, selection={'indices': [1]})
@@ -338,6 +351,7 @@ def test_a_part_with_bad_structures_only_is_told_by_its_results(run):
     assert outputs['results'].n_failed == 1
 
 
+@pytest.mark.slow
 def test_a_part_goes_on_where_it_stopped(run):
     structures = StructureSetData.from_ase(_structures(6)).store()
     selection = {'indices': [5, 4, 3, 2, 1]}

@@ -39,6 +39,7 @@ def test_every_file_is_there_and_nothing_ran(model, localhost):
     assert {path.name for path in folder.iterdir()} <= {'model', '.aiida', '_aiidasubmit.sh'}
 
 
+@pytest.mark.slow
 def test_it_is_never_taken_from_the_cache(model, localhost):
     """A clone would point to the files of the original, and go with them."""
     with enable_caching():

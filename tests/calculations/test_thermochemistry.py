@@ -14,6 +14,8 @@ from ase.thermochemistry import IdealGasThermo
 from aiida_mlpotential.calculations.thermochemistry import ThermochemistryCalculation
 from aiida_mlpotential.data.structures import StructureSetData
 
+pytestmark = pytest.mark.slow
+
 CODES = ThermochemistryCalculation.exit_codes
 GIVEN = {'symmetry_number': 12, 'temperatures': [298.15, 500.0], 'gas_pressure': 1e5}
 

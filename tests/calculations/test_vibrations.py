@@ -37,6 +37,7 @@ def wavenumbers(atoms, folder, n_vibrations):
     return np.sort(values.real - values.imag)[-n_vibrations:]
 
 
+@pytest.mark.slow
 def test_one_structure(run, tetrahedron, tmp_path):
     outputs, node = run(structure=orm.StructureData(ase=tetrahedron))
     assert node.is_finished_ok, node.exit_message
@@ -55,6 +56,7 @@ def test_one_structure(run, tetrahedron, tmp_path):
     np.testing.assert_allclose(np.sort(data.get_frequencies().real)[-6:], expected, atol=0.5)
 
 
+@pytest.mark.slow
 def test_many_structures_and_their_characters(run, tetrahedron, nitrogen, square):
     moved = tetrahedron.copy()
     moved.rattle(0.1, seed=1)
@@ -72,6 +74,7 @@ def test_many_structures_and_their_characters(run, tetrahedron, nitrogen, square
     assert results.animate(2, 0)[0] == structures.get_frames().to_ase(2)
 
 
+@pytest.mark.slow
 def test_a_saddle_where_a_minimum_was_expected_has_its_own_exit_code(run, square, tetrahedron):
     outputs, node = run(structure=orm.StructureData(ase=square), parameters={'expected': 'minimum'})
     assert node.exit_status == CODES.ERROR_WRONG_CHARACTER.status

@@ -162,6 +162,7 @@ def stalling(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruption(quick: orm.Computer, home: Path, stalling: Path, number: int) -> None:
     """Ctrl-C, a closed terminal and ``kill`` leave neither files nor processes."""
@@ -274,6 +275,7 @@ def test_uninstall_of_what_is_gone(quick: orm.Computer, home: Path, invoke: Call
     assert orm.QueryBuilder().append(orm.InstalledCode).count() == 0
 
 
+@pytest.mark.slow
 def test_check_of_a_code_made_by_hand(
     quick: orm.Computer, home: Path, code: orm.InstalledCode, invoke: Callable
 ) -> None:

@@ -33,6 +33,7 @@ def _last() -> orm.CalcJobNode:
     return query.first(flat=True)
 
 
+@pytest.mark.slow
 def test_many_structures(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, tmp_path: Path) -> None:
     """A file of several structures is one calculation, with a table, a summary and an extended XYZ file."""
     output = tmp_path / 'out.extxyz'
@@ -53,6 +54,7 @@ def test_many_structures(code: orm.InstalledCode, emt: ModelData, molecules: Pat
         assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_structure(code: orm.InstalledCode, emt: ModelData, tmp_path: Path, invoke) -> None:
     """A file of one structure gives a StructureData, which other plugins understand."""
     ase.io.write(tmp_path / 'cu.cif', bulk('Cu', cubic=True))
@@ -73,6 +75,7 @@ def test_index_and_format(code: orm.InstalledCode, emt: ModelData, molecules: Pa
     assert _last().inputs.structures.formulas == ['C2H6O', 'CO']
 
 
+@pytest.mark.slow
 def test_some_structures_fail(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke, tmp_path: Path) -> None:
     """The others are shown and written, and the exit code of the command is 1."""
     frames = ase.io.read(molecules, index=':')
@@ -88,6 +91,7 @@ def test_some_structures_fail(code: orm.InstalledCode, emt: ModelData, molecules
     assert output.is_file()
 
 
+@pytest.mark.slow
 def test_published_model_is_installed(code, emt: ModelData, molecules: Path, invoke, monkeypatch) -> None:
     """A published model that the profile does not have is got first, and said so."""
     asked = []
@@ -104,6 +108,7 @@ def test_published_model_is_installed(code, emt: ModelData, molecules: Path, inv
     assert _last().inputs.model.pk == emt.pk
 
 
+@pytest.mark.slow
 def test_scheduler_options(code: orm.InstalledCode, emt: ModelData, molecules: Path, invoke) -> None:
     """Time limit, queue and account reach the calculation."""
     result = invoke(*COMMAND, molecules, '-M', emt.pk, '-w', '600', '-q', 'short', '--account', 'me')
@@ -227,6 +232,7 @@ def test_neither_file_nor_calculation(code, emt: ModelData, invoke) -> None:
     assert 'name a FILE of structures, or a calculation with --continue' in result.output
 
 
+@pytest.mark.slow
 def test_continue(code, emt: ModelData, molecules: Path, invoke) -> None:
     """A calculation with a failed structure is continued: same inputs, other threads, and what was done is kept."""
     frames = ase.io.read(molecules, index=':')
@@ -247,6 +253,7 @@ def test_continue(code, emt: ModelData, molecules: Path, invoke) -> None:
     assert '2 of 3 structures evaluated, 1 failed' in result.output
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written(code, emt: ModelData, molecules: Path, invoke, tmp_path, monkeypatch) -> None:
     """A disk that is full at the end is one sentence that says where the results are."""
 
@@ -268,6 +275,7 @@ def squeezed(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_optimization(code, emt: ModelData, squeezed: Path, invoke, tmp_path: Path) -> None:
     """A table with steps, a node with the geometries, and a file with them, their energies and labels."""
     output = tmp_path / 'optimized.xyz'
@@ -292,6 +300,7 @@ def test_optimization(code, emt: ModelData, squeezed: Path, invoke, tmp_path: Pa
         assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_optimization_that_needs_more_steps(code, emt: ModelData, squeezed: Path, invoke) -> None:
     """It ends with exit code 1, the last geometries are kept, and ``--continue`` takes it up with further steps."""
     command = ('launch', 'geometry-optimization')
@@ -313,6 +322,7 @@ def test_optimization_that_needs_more_steps(code, emt: ModelData, squeezed: Path
     assert 'launch geometry-optimization --continue' in ' '.join(wrong.output.split())
 
 
+@pytest.mark.slow
 def test_one_crystal_with_its_cell(code, emt: ModelData, tmp_path: Path, invoke) -> None:
     """A single structure comes back as a StructureData, and as a file with its new cell."""
     ase.io.write(tmp_path / 'cu.cif', bulk('Cu', cubic=True, a=3.7))
@@ -327,6 +337,7 @@ def test_one_crystal_with_its_cell(code, emt: ModelData, tmp_path: Path, invoke)
     assert ase.io.read(output).cell.lengths() == pytest.approx(3.59, abs=0.01)
 
 
+@pytest.mark.slow
 def test_vibrations_and_thermochemistry(code, emt: ModelData, squeezed: Path, invoke, tmp_path: Path) -> None:
     """Of an optimized dimer: its one frequency; of one that is not, the status; and the parts of its entropy."""
     optimized = tmp_path / 'optimized.xyz'

@@ -27,6 +27,7 @@ def _workflow() -> orm.WorkChainNode:
     return orm.QueryBuilder().append(orm.WorkChainNode, filters=filters).one()[0]
 
 
+@pytest.mark.slow
 def test_a_set(code, emt, clusters, invoke, tmp_path: Path) -> None:
     """Saddle points are left, and said so; parameters of the machine go to both jobs, conditions to one."""
     output = tmp_path / 'minima.xyz'
@@ -54,6 +55,7 @@ def test_a_set(code, emt, clusters, invoke, tmp_path: Path) -> None:
         assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_structure(code, emt, clusters, invoke) -> None:
     result = invoke(*COMMAND, clusters, '-M', emt.pk, '--optimize', '--index', '1')
     assert result.exit_code == 0, result.output
@@ -62,6 +64,7 @@ def test_one_structure(code, emt, clusters, invoke) -> None:
     assert 'symmetry number 2' in result.output
 
 
+@pytest.mark.slow
 def test_without_the_option_it_is_one_job(code, emt, clusters, invoke) -> None:
     result = invoke(*COMMAND, clusters, '-M', emt.pk, '--index', '1', '--force-tolerance', '100')
     assert result.exit_code == 0, result.output
@@ -69,6 +72,7 @@ def test_without_the_option_it_is_one_job(code, emt, clusters, invoke) -> None:
     assert orm.QueryBuilder().append(orm.CalcJobNode).count() == 1
 
 
+@pytest.mark.slow
 def test_a_failure_is_an_error(code, emt, clusters, invoke) -> None:
     result = invoke(*COMMAND, clusters, '-M', emt.pk, '--optimize', '--index', '1', '--expected', 'transition_state')
     assert result.exit_code == 1

@@ -32,6 +32,7 @@ def _last() -> orm.WorkChainNode:
     return query.one()[0]
 
 
+@pytest.mark.slow
 def test_a_reaction(code, emt, clusters, invoke, tmp_path) -> None:
     """The table has both species and all quantities; the picture is drawn; the conditions reach the jobs."""
     result = invoke(
@@ -105,6 +106,7 @@ def test_two_files_of_one_name(code, emt, clusters, invoke, tmp_path) -> None:
     assert 'would both be the species cu2: rename' in ' '.join(result.output.split())
 
 
+@pytest.mark.slow
 def test_a_failed_species_is_an_error(code, emt, clusters, invoke, monkeypatch) -> None:
     """The command ends with the message of the workflow."""
     ase.io.write(clusters['cu2'], Atoms('Cu2', positions=[[0, 0, 0], [0.1, 0, 0]]))

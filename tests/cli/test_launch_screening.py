@@ -54,6 +54,7 @@ def _jobs() -> int:
     return orm.QueryBuilder().append(orm.CalcJobNode).count()
 
 
+@pytest.mark.slow
 def test_ranking_and_output(code, emt: ModelData, crystals: Path, invoke, tmp_path: Path) -> None:
     """Six structures in slices of two: a table by formula and energy, the nodes, and a file with all of them."""
     output = tmp_path / 'out.xyz'
@@ -78,6 +79,7 @@ def test_ranking_and_output(code, emt: ModelData, crystals: Path, invoke, tmp_pa
     assert written == pytest.approx(energies.tolist(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_computes_nothing(code, emt: ModelData, crystals: Path, invoke) -> None:
     """The file becomes the node that is there already, of which all slices are done; --no-reuse computes them anew."""
     command = (*COMMAND, crystals, '-M', emt.pk, '--slice-size', '3')
@@ -94,6 +96,7 @@ def test_the_same_command_again_computes_nothing(code, emt: ModelData, crystals:
     assert _jobs() == jobs + 2
 
 
+@pytest.mark.slow
 def test_files_and_models(code, emt: ModelData, other_emt: ModelData, crystals: Path, invoke, tmp_path) -> None:
     """Several files are one set, and each of several models has its columns and its results."""
     more = tmp_path / 'more.xyz'
@@ -113,6 +116,7 @@ def test_files_and_models(code, emt: ModelData, other_emt: ModelData, crystals: 
     )
 
 
+@pytest.mark.slow
 def test_optimize(code, emt: ModelData, crystals: Path, invoke, tmp_path: Path) -> None:
     """Structures are optimized first; the file has their geometries, and the precision holds for both."""
     output = tmp_path / 'out.xyz'
@@ -129,6 +133,7 @@ def test_optimize(code, emt: ModelData, crystals: Path, invoke, tmp_path: Path) 
     np.testing.assert_allclose(positions, node.outputs.output_structures.get_frames().positions, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_set_of_the_profile(code, emt: ModelData, invoke) -> None:
     """A set of structures that is stored already, by its PK."""
     structures = StructureSetData.from_ase([bulk('Cu'), bulk('Ni')]).store()
@@ -137,6 +142,7 @@ def test_set_of_the_profile(code, emt: ModelData, invoke) -> None:
     assert _last().inputs.structures.pk == structures.pk
 
 
+@pytest.mark.slow
 def test_structures_that_fail(code, emt: ModelData, invoke, tmp_path: Path) -> None:
     """A bad structure stands last, with its status; the command ends with the exit message and 1."""
     frames = [bulk('Cu'), bulk('Fe'), bulk('Ni')]
@@ -176,6 +182,7 @@ def test_mistakes(code, emt: ModelData, crystals: Path, invoke, arguments, messa
     assert _jobs() == 0
 
 
+@pytest.mark.slow
 def test_uncertain_structures(code, emt: ModelData, invoke, tmp_path: Path) -> None:
     """An ensemble flags what it is not certain of, and the most uncertain structures become a set of their own."""
     pytest.importorskip('torchani')
@@ -223,6 +230,7 @@ def test_daemon(code, emt: ModelData, crystals: Path, invoke, daemon, monkeypatc
     assert '`aiida-mlpotential watch ' in result.output
 
 
+@pytest.mark.slow
 def test_runs_as_other_workflows_do(code, emt: ModelData, crystals: Path, invoke, monkeypatch) -> None:
     """Through ``run_node``, which looks every second and needs no broker."""
     asked, original = [], running.run_node

@@ -19,6 +19,7 @@ def model(aiida_profile_clean, tmp_path, file_facts):
     return ModelData.from_file(path, backend='torchani', elements=['H', 'O']).get_or_store()
 
 
+@pytest.mark.slow
 def test_a_copy_from_beginning_to_end(invoke, model, localhost):
     result = invoke('models', 'staged')
     assert result.exit_code == 0 and 'there is no copy of a model' in result.output
@@ -104,6 +105,7 @@ def test_a_broken_copy_is_listed_and_removed(invoke, model, localhost):
     assert not Path(copy.get_remote_path()).exists()
 
 
+@pytest.mark.slow
 def test_what_somebody_removed_by_hand_is_forgotten(invoke, model, localhost):
     invoke('models', 'stage', model.pk, '-Y', 'localhost')
     shutil.rmtree(find_staged(model, localhost).get_remote_path())

@@ -34,6 +34,7 @@ def _mark(directory: Path, content: str) -> DemoDirectory:
     return DemoDirectory(directory)
 
 
+@pytest.mark.slow
 def test_open_twice(tmp_path: Path) -> None:
     """The profile is made, then found, and nothing is written into the home or the AIIDA_PATH of the user."""
     home = tmp_path / 'home'
@@ -50,6 +51,7 @@ def test_open_twice(tmp_path: Path) -> None:
     assert DemoDirectory(directory).state() == 'complete'
 
 
+@pytest.mark.slow
 def test_broken_storage(tmp_path: Path) -> None:
     """A directory that lost its database is one sentence with the remedy; and the remedy works."""
     directory = tmp_path / 'demo'

@@ -79,6 +79,7 @@ def test_a_daemon_that_is_gone(daemon, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_workflow_does_not_wait_for_a_minute(code, emt, monkeypatch):
     """AiiDA's default for profiles without a broker is a minute for each process that is waited for."""
     from aiida.manage.manager import Manager
@@ -98,6 +99,7 @@ def test_a_workflow_does_not_wait_for_a_minute(code, emt, monkeypatch):
     assert intervals[0] == running.POLL_INTERVAL <= 1
 
 
+@pytest.mark.slow
 def test_a_workflow_needs_no_broker(code, emt, monkeypatch):
     """The broker of a ZeroMQ profile is part of the daemon: where that does not run, connecting to it fails."""
     from aiida.manage.manager import Manager

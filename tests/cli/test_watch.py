@@ -104,6 +104,7 @@ def test_times_are_said_in_two_units(seconds: float, text: str) -> None:
     assert watch.format_seconds(seconds) == text
 
 
+@pytest.mark.slow
 def test_finished_calculation(invoke, emt, code) -> None:
     """A real job: all is done; a slice of it counts as its own."""
     structures = StructureSetData.from_ase([bulk('Cu'), bulk('Ni'), bulk('Si')])

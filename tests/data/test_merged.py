@@ -71,6 +71,7 @@ def merge(structures, parts):
     return MergedResultsData.from_parts(structures, parts).store()
 
 
+@pytest.mark.slow
 def test_arrays_of_the_whole_are_those_of_one_job(structures, parts, whole):
     node = orm.load_node(merge(structures, parts).pk)
     assert isinstance(node, MergedResultsData)
@@ -81,6 +82,7 @@ def test_arrays_of_the_whole_are_those_of_one_job(structures, parts, whole):
         assert tuple(node.get_shape(name)) == array.shape
 
 
+@pytest.mark.slow
 def test_nothing_is_stored_twice(structures, parts):
     repository = merge(structures, parts).base.repository
     for number, part in enumerate(parts):
@@ -89,6 +91,7 @@ def test_nothing_is_stored_twice(structures, parts):
             assert copied == part.results.base.repository.get_object(f'{name}.npy').key
 
 
+@pytest.mark.slow
 def test_attributes_are_those_of_one_job(structures, parts, whole, make_folder, info):
     single = ResultsData.from_folder(make_folder(whole), info, structures_info=structures.info).store()
     single, merged = (item.base.attributes.all for item in (single, merge(structures, parts)))
@@ -99,12 +102,14 @@ def test_attributes_are_those_of_one_job(structures, parts, whole, make_folder, 
     assert merged['energy_std_mean'] == pytest.approx(single['energy_std_mean'], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_numbers_of_messages_are_those_in_the_set(structures, parts, make_part):
     first = [Part(0, 1, make_part(0, 1)), Part(1, 4, make_part(1, 4))]
     assert list(merge(structures, first).messages) == [1]
     assert merge(structures, parts).messages == merge(structures, first).messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('missing', [0, 1, 2])
 def test_structures_of_a_missing_part_are_pending(structures, parts, whole, missing):
     start, stop = BORDERS[missing]
@@ -129,6 +134,7 @@ def test_structures_of_a_missing_part_are_pending(structures, parts, whole, miss
     assert node.frame(start).status is FrameStatus.PENDING
 
 
+@pytest.mark.slow
 def test_it_is_put_together_once(structures, parts):
     node = merge(structures, parts)
     assert node.get_array('energies') is node.get_array('energies')
@@ -136,6 +142,7 @@ def test_it_is_put_together_once(structures, parts):
         node.get_array('colours')
 
 
+@pytest.mark.slow
 def test_gaps_overlaps_and_other_sets_are_refused(structures, parts, make_part):
     for wrong in (parts[:2], parts[1:], [parts[1], parts[0], parts[2]], [parts[0], *parts]):
         with pytest.raises(ResultsError, match='do not cover'):
@@ -146,6 +153,7 @@ def test_gaps_overlaps_and_other_sets_are_refused(structures, parts, make_part):
         MergedResultsData.from_parts(structures, [Part(0, 2, make_part(2, 4)), Part(2, 4, make_part(2, 4))])
 
 
+@pytest.mark.slow
 def test_parts_of_different_origin_are_refused(structures, parts, make_part, info):
     other = make_part(2, 3, {'model': {**info['model'], 'sha256': 'cd' * 32}})
     with pytest.raises(ResultsError, match='differ in model_sha256'):
@@ -246,6 +254,7 @@ def test_parts_stand_where_their_structures_are(make_conformers):
         MergedResultsData.from_parts(structures, [Part(0, 2, second), Part(2, 4, second)])
 
 
+@pytest.mark.slow
 def test_single_numbers_that_follow_one_another_are_a_part(make_conformers):
     structures = conformers()
     whole = make_conformers(0, 4, selection={'indices': [0, 1, 2, 3]})

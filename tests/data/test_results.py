@@ -286,6 +286,7 @@ def test_a_hundred_thousand_structures_in_bounded_memory(make_arrays, make_folde
     assert peak < 60e6  # the forces, or their deviations in double precision, alone are 41 MB in double precision
 
 
+@pytest.mark.slow
 def test_table_of_many_structures(make_arrays, make_folder, info):
     pytest.importorskip('pandas')
     n = 10_000

@@ -259,6 +259,7 @@ def test_formulas_are_bounded_to_the_most_frequent():
     assert info['formulas'] == sorted(info['formulas'])
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_structures_take_seconds():
     rng, n = np.random.default_rng(1), 100_000
     numbers = rng.choice(np.array([1, 6, 7, 8], dtype='u1'), 17 * n)

@@ -226,6 +226,7 @@ def test_full_disk(remote: Remote, fake_python: FakePython, tmp_path: Path) -> N
         subprocess.run(['umount', str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_removal_of_a_running_installation(remote: Remote, home: Path, fake_python: FakePython) -> None:
     """Its processes are ended first, so that they write nothing afterwards."""
     environment = Environment.plan(remote, 'tiny-1.0')

@@ -84,6 +84,7 @@ def test_step_that_is_killed(remote: Remote, home: Path, number: int) -> None:
     assert outcome == (None, 'begun\n')
 
 
+@pytest.mark.slow
 def test_interruption_kills_all_processes(remote: Remote, home: Path) -> None:
     """Ctrl-C, here as an exception from the report, leaves no process of the step, nor of what it started."""
 
@@ -99,6 +100,7 @@ def test_interruption_kills_all_processes(remote: Remote, home: Path) -> None:
     assert not _running('sleep 5432[12]')
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_listen(remote: Remote, home: Path) -> None:
     """Those that ignore the polite signal get the other one."""
 

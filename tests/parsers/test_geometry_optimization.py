@@ -98,6 +98,7 @@ def test_a_single_structure_without_a_geometry_gives_none(single):
     assert outputs['output_parameters']['converged'] is False
 
 
+@pytest.mark.slow
 def test_different_failures_have_the_common_exit_code(job):
     job.save('status', np.array([11, 12, 0], dtype='i1'))
     _, node = job.parse()

@@ -137,6 +137,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('key', 'value'), CHANGES)
 @pytest.mark.parametrize('job', [(TASKS[0], 1), (TASKS[2], 2)], indirect=True)
 def test_results_files(job, key, value):

@@ -74,6 +74,7 @@ def test_temperatures_that_are_not_those_of_the_job(job, temperatures):
     assert 'temperature' in node.exit_message
 
 
+@pytest.mark.slow
 def test_point_groups_of_other_structures_are_refused(job):
     from aiida_mlpotential.worker.frames import write_npz
 

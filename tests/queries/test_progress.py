@@ -38,6 +38,7 @@ def slices(aiida_profile_clean, make_process, copper, emt_model, monkeypatch):
     return function
 
 
+@pytest.mark.slow
 def test_finished_job(run, copper):
     node = run(structures=copper)
     progress = progress_of(node.pk)

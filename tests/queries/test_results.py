@@ -9,6 +9,8 @@ from aiida.engine import calcfunction
 from aiida_mlpotential.data.results import ResultsData
 from aiida_mlpotential.queries.results import iter_results, results_of_model
 
+pytestmark = pytest.mark.slow
+
 
 @calcfunction
 def _merge(**slices: ResultsData) -> ResultsData:

@@ -15,6 +15,8 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries import slices
 from aiida_mlpotential.queries.slices import FoundSlice, Origin, find_slices
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = {'start': 0, 'stop': 3}, {'start': 3, 'stop': 6}
 KEY = Selection(0, 3)
 

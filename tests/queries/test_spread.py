@@ -8,6 +8,8 @@ import pytest
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.queries.spread import structures_above
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def committee(aiida_profile_clean):

@@ -9,6 +9,8 @@ from ase.build import bulk
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.structures import energies_in_models, latest_result
 
+pytestmark = pytest.mark.slow
+
 
 def test_latest_result_of_a_single_structure(run, emt_model, other_model):
     structure = orm.StructureData(ase=bulk('Cu')).store()

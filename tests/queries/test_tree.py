@@ -12,6 +12,7 @@ from aiida_mlpotential.queries.tree import called_jobs
 SINGLE_POINT = 'aiida.calculations:mlpotential.single_point'
 
 
+@pytest.mark.slow
 def test_real_job_is_its_own_tree(run, copper, emt_model):
     node = run(structures=copper, selection={'start': 1, 'stop': 5})
     (job,) = called_jobs(node.pk)
@@ -63,6 +64,7 @@ def test_job_of_one_structure_that_has_just_begun(aiida_profile_clean, make_proc
     assert job.origin == (emt_model.pk, structure.pk, None)
 
 
+@pytest.mark.slow
 def test_results_that_are_not_complete(run, copper, make_process):
     """What a job did before its time was over counts as done, what it did not reach does not."""
     whole = run(structures=copper)

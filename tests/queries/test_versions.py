@@ -25,6 +25,7 @@ def make_job(aiida_profile_clean, make_process):
     return function
 
 
+@pytest.mark.slow
 def test_real_jobs_say_what_they_used(run, copper):
     nodes = [run(structures=copper), run(structures=copper)]
     versions = library_versions()

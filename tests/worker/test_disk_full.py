@@ -36,6 +36,7 @@ def test_the_cause_is_in_the_results_file(job, copper, small_disk, number):
     assert 'No space left' in info['error']['message']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'parameters', [{'trajectory': 1}, {'checkpoint_interval': 0}], ids=['trajectory', 'checkpoint']
 )

@@ -52,6 +52,7 @@ def test_what_the_first_finished_is_not_touched(job, second):
     assert not (job.directory / LOCK_FILE).exists()
 
 
+@pytest.mark.slow
 def test_what_the_first_left_undone_is_done(job, second):
     first, process = second
     energies = job.array('energies')
@@ -84,6 +85,7 @@ def _set_status(job, status):
     ],
     ids=['it was stopped', 'another job', 'one is left', 'one may do better'],
 )
+@pytest.mark.slow
 def test_only_what_is_finished_is_left_alone(job, second, leave):
     first, process = second
     energies = job.array('energies')

@@ -46,6 +46,7 @@ def test_an_empty_directory_is_free_and_is_left_clean(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_second_waits_until_the_first_has_ended(tmp_path, capsys):
     first, second = WorkLock(tmp_path), WorkLock(tmp_path, report=print)
     first.acquire()

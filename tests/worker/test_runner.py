@@ -296,6 +296,7 @@ def test_sigterm_ends_the_job_in_order(job, copper):
     assert any('SIGTERM' in note for note in info['notes'])
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_valid_files(job, copper):
     job.frames = copper(800)
     process = job.start(batch_atoms=4)

@@ -33,6 +33,7 @@ def test_usable(tmp_path: Path) -> None:
     assert len(facts['energies']) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('backend', LIBRARIES)
 def test_backends(backend: str, tmp_path: Path) -> None:
     """Wherever a library is, its self test passes, with a model whose forces are large enough to mean something."""
@@ -130,6 +131,7 @@ def test_cuda(torch: str | None, expected: dict[str, object], monkeypatch: pytes
     assert selftest._cuda() == expected
 
 
+@pytest.mark.slow
 def test_it_runs_from_the_archive_of_a_job(tmp_path: Path) -> None:
     """The worker comes as a zip file; everything that it needs is in there."""
     root = Path(selftest.__file__).parents[1]

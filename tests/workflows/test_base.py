@@ -21,6 +21,8 @@ from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.schema import STOP_FILE
 from aiida_mlpotential.workflows.tasks import GeometryOptimizationBaseWorkChain, SinglePointBaseWorkChain
 
+pytestmark = pytest.mark.slow
+
 CODES = SinglePointBaseWorkChain.exit_codes
 INJECTED = Path(__file__).parent / 'injected'
 CUDA = 'CUDA error: device-side assert triggered'

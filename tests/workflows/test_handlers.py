@@ -86,6 +86,7 @@ def make(python_code, emt_model, localhost):
     return function
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('status', sorted(set(calculation_codes()) - set(UNHANDLED)))
 def test_every_end_has_a_handler_and_every_message_a_cause(make, status):
     """Nothing goes on for ever, and however the workflow ends, it says what the last run said."""
@@ -156,6 +157,7 @@ def test_structures_too_large_for_a_gpu(make):
     assert exit_code.status == 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('status', [120, 402, 140, 304])
 def test_it_goes_on_while_structures_get_done(make, status):
     chain = make(max_iterations=orm.Int(40))
@@ -174,6 +176,7 @@ def test_structures_that_failed_are_progress_too(make):
         assert chain.end(402, n_ok=0, n_failed=n_done) is None
 
 
+@pytest.mark.slow
 def test_a_task_with_checkpoints_may_get_on_within_a_structure(make):
     chain = make(GeometryOptimizationBaseWorkChain)
     for _ in range(MAX_IDLE_WITH_CHECKPOINTS - 1):

@@ -58,6 +58,7 @@ def _conditions(**parameters):
     return {'thermochemistry': {'calc': {'parameters': parameters}}}
 
 
+@pytest.mark.slow
 def test_clusters(python_code, molecules_model, clusters):
     """Each step is one job for all species; the reaction is the difference of what they have."""
     overrides = _conditions(temperatures=[298.15, 500.0])
@@ -89,6 +90,7 @@ def test_clusters(python_code, molecules_model, clusters):
     assert collected.inputs.dimer.uuid == node.inputs.species.dimer.uuid
 
 
+@pytest.mark.slow
 def test_members_are_propagated_through_the_reaction(python_code, ani):
     """The spread is that of the reaction energies of the members, to be had from their own Gibbs energies."""
     names = {'methanol': 'CH3OH', 'ether': 'CH3OCH3', 'water': 'H2O'}
@@ -175,6 +177,7 @@ def test_names_that_are_taken(python_code, molecules_model, clusters):
         run_get_node(builder)
 
 
+@pytest.mark.slow
 def test_a_species_that_fails_ends_the_reaction(python_code, molecules_model, clusters):
     """What is known of the others is kept; a reaction without one of them is none."""
     overrides = {

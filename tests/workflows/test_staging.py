@@ -21,6 +21,8 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.queries.staged import find_staged, linked_copy, list_staged
 from aiida_mlpotential.queries.tree import called_jobs
 
+pytestmark = pytest.mark.slow
+
 MODEL_FILE = Path(__file__).resolve().parents[1] / 'fixtures' / 'torchani' / 'custom_full_ani.pt'
 
 

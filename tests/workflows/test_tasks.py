@@ -19,6 +19,7 @@ def test_every_task_has_one(task):
     assert set(CalculationFactory(f'mlpotential.{task}').spec().outputs) <= set(chain.spec().outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', sorted(TASKS))
 def test_it_runs(python_code, task):
     """One molecule at its minimum, as a node of its own."""

@@ -21,6 +21,8 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.workflows.thermochemistry import ThermochemistryWorkChain
 
+pytestmark = pytest.mark.slow
+
 CODES = ThermochemistryWorkChain.exit_codes
 
 

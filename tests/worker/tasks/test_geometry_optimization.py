@@ -84,6 +84,7 @@ def run(context):
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
 def test_minima_are_those_of_ase(make_context, emt, optimizer, crystals):
     frames = crystals()
@@ -113,6 +114,7 @@ CELL_CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('parameters', 'keywords'), CELL_CASES.values(), ids=CELL_CASES)
 def test_cells_are_those_of_ase(make_context, emt, parameters, keywords, crystals):
     frames = crystals().select([0, 2, 3])
@@ -149,6 +151,7 @@ def ani(shared_data, tmp_path_factory):
     return lambda precision: get_backend('torchani').load(spec, directory, Settings(device='cpu', precision=precision))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('precision', ['double', 'single'])
 def test_molecules_with_ani(make_context, ani, precision):
     """Same minima as with ASE; in single precision as near as its noise allows, and in fewer steps than ASE."""
@@ -189,6 +192,7 @@ class _Calculator(EMT):
         self.results = {'energy': result.energies[0], 'free_energy': result.energies[0], 'forces': result.forces}
 
 
+@pytest.mark.slow
 def test_water_in_a_cell_with_ani(make_context, ani):
     atoms = Atoms(cell=[[4.6, 0, 0], [0.2, 4.5, 0], [0.1, -0.1, 4.7]], pbc=True)
     for shift in ([0.3, 0.3, 0.3], [2.6, 2.5, 2.7]):

@@ -61,6 +61,7 @@ def assert_pressure(context, index, pressure, atoms):
     assert np.abs(left).max() < 1.1 * TIGHT * atoms / np.linalg.det(context.store.read('cells', index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pressure', [0.0, 1.0])
 @pytest.mark.parametrize(
     ('mask', 'keywords'),

@@ -43,6 +43,7 @@ class After:
         return self.left < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('optimizer', ['LBFGS', 'FIRE'])
 @pytest.mark.parametrize('cell', [False, True])
 def test_a_soft_stop_at_any_time_changes_nothing(make_context, emt, tmp_path, optimizer, cell, crystals):
@@ -142,6 +143,7 @@ def _wait_for_another(path):
     _wait_for(lambda: path.stat().st_mtime_ns != age)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path, emt_spec):
     frames = Frames.from_ase([bulk('Cu', cubic=True) * 2] * 6)
     random = np.random.default_rng(5)

@@ -348,6 +348,7 @@ def test_a_subclass_stores_what_it_derives(run, structures):
         assert np.all(context.store.read('charges', index) == index)
 
 
+@pytest.mark.slow
 def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path):
     """SIGKILL in the Hessian of one crystal."""
     atoms = bulk('Cu', cubic=True) * (2, 2, 2)

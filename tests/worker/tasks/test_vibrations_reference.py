@@ -78,6 +78,7 @@ def published(name, shared_data, folder):
     return load_backend(spec, folder, Settings(device='cpu', precision='double'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['ANI-1ccx', 'ANI-2x'])
 def test_the_published_models_have_the_frequencies_that_ase_finds(make_context, shared_data, tmp_path, name):
     """Within 0.2 wavenumbers of short differences: where one of these straddles a kink of the CELU networks.

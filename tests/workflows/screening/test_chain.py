@@ -16,6 +16,8 @@ from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.workflows.screening.chain import ScreeningWorkChain
 from aiida_mlpotential.workflows.tasks import SinglePointBaseWorkChain
 
+pytestmark = pytest.mark.slow
+
 
 def make_structures(number=10, bad=(), seed=3):
     random = np.random.default_rng(seed)

@@ -55,6 +55,7 @@ def test_options_are_no_longer_those_of_the_caller(shared):
     assert shared['options'] == {'max_wallclock_seconds': 600}
 
 
+@pytest.mark.slow
 def test_one_after_the_other_and_past_one_that_fails(shared, monkeypatch):
     begin, order = SinglePointBaseWorkChain.setup_handlers, []
 

@@ -13,6 +13,8 @@ from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.parsers.geometry_optimization import GeometryOptimizationParser
 from aiida_mlpotential.workflows.screening.chain import ScreeningWorkChain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def half_optimized(python_code, emt_model):

@@ -25,6 +25,7 @@ def test_the_threshold_is_that_of_the_literature():
     assert ScreeningWorkChain.get_protocol_inputs()['max_qbc'] == pytest.approx(ANI_CRITERION, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_single_model_has_no_threshold(python_code, emt_model, structures):
     builder = ScreeningWorkChain.get_builder_from_protocol(python_code, emt_model, structures)
     assert 'max_qbc' not in builder

@@ -48,6 +48,7 @@ def _compare(backend: SchNetPackBackend, frames: Frames, items: list[dict[str, A
             assert np.isnan(row).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('precision', ['double', 'single'])
 def test_reference(
     load: Callable[..., SchNetPackBackend],

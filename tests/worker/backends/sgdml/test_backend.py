@@ -358,6 +358,7 @@ def test_no_traces(folder, ethanol) -> None:
     assert {path: path.stat().st_mtime_ns for path in library.rglob('*.np*')} == before
 
 
+@pytest.mark.slow
 def test_logging_is_left_alone(folder) -> None:
     """The library would make all loggers of the process colourful and loud."""
     _predictor()

@@ -229,6 +229,7 @@ def test_out_of_memory_for_hessians_is_recognised(random_weights, monkeypatch, m
         getattr(backend, method)(_frames())
 
 
+@pytest.mark.slow
 def test_a_model_in_bohr_keeps_the_contract(custom, load, mixture):
     backend = load(custom / 'custom_full_ani.pt', distance_unit='bohr', energy_unit='kcal/mol', precision='double')
     larger = dataclasses.replace(mixture, positions=mixture.positions * BOHR, cells=mixture.cells * BOHR)

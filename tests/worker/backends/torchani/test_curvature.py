@@ -87,6 +87,7 @@ def test_angular_terms(constants):
             torch.testing.assert_close(torch.cat(rows), expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_networks(random_model):
     parameters = from_torchani(random_model(2))
     layers = parameters.networks['C']

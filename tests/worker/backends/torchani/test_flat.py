@@ -30,6 +30,7 @@ def full(custom):
     return torch.load(custom / 'custom_full_ani.pt', weights_only=False)['model'].double().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('file', FILES)
 def test_the_contract(custom, load, mixture, file):
     backend = load(custom / file, precision='double')

@@ -31,6 +31,7 @@ def batch(molecules, mixture):
     return Frames.from_ase([*(atoms for atoms in molecules if 'S' not in atoms.symbols), *mixture])
 
 
+@pytest.mark.slow
 def test_hessians_are_those_of_automatic_derivatives(random_model, batch):
     """Up to the 1.5e-8 by which torch's derivative of celu is off."""
     found = _engine(random_model(3)).hessians(batch, each=True)
