@@ -63,6 +63,15 @@ def cluster_site(
             yield running
 
 
+@pytest.fixture(scope='module')
+def rabbitmq_site(
+    site: Site, undisturbed: Any, rabbitmq_context: Any, aiida_config: Any, faults_folder: Path
+) -> Iterator[Site]:
+    """Return a profile with a daemon of two workers, RabbitMQ and PostgreSQL, and this machine as its computer."""
+    with running_site(aiida_config, rabbitmq_context, faults_folder) as running:
+        yield running
+
+
 @pytest.fixture
 def small_site(
     undisturbed: Any, aiida_config: Any, aiida_profile_factory: Any, faults_folder: Path, tmp_path: Path

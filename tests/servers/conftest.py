@@ -13,8 +13,9 @@ fixture             scope      what it is
                                described at the top of ``tests/services/cluster.sh``
 ``cluster_profile`` module     profile (SQLite, ZeroMQ) with a running daemon; its computer is ``cluster``, 8 s
 ``local_profile``   module     the same with this machine as computer (core.local, core.direct)
-``rabbitmq``        session    RabbitMQ
+``rabbitmq``        session    RabbitMQ; ``.kill()`` (kill -9) and ``.start()``
 ``postgres``        session    PostgreSQL
+``rabbitmq_context`` module    context manager that loads a new profile (PostgreSQL, RabbitMQ), without a daemon
 ``rabbitmq_profile`` module    profile (PostgreSQL, RabbitMQ) with a running daemon; its computer is this machine
 ==================  =========  ===================================================================================
 

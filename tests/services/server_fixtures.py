@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -188,6 +189,18 @@ class Cluster(Service):
         return self.run('squeue', '-h', '-t', 'R', '-j', str(job_id), '-o', '%N').strip()
 
 
+class RabbitMQ(Service):
+    """RabbitMQ with a port mapper of its own."""
+
+    def kill(self) -> None:
+        """Kill the broker (kill -9)."""
+        os.kill(int((self.directory / 'pid').read_text()), signal.SIGKILL)
+
+    def start(self) -> None:
+        """Start the broker again, with the queues that it has on disk."""
+        self.call('up')
+
+
 @dataclass(frozen=True)
 class ServerProfile:
     """What a test needs of a profile whose daemon is running.
@@ -333,9 +346,9 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
 
 
 @pytest.fixture(scope='session')
-def rabbitmq(start_service: Callable[..., Any]) -> Service:
+def rabbitmq(start_service: Callable[..., Any]) -> RabbitMQ:
     """Return a running RabbitMQ."""
-    return start_service(Service, 'rabbitmq', 3, 'RABBITMQ')
+    return start_service(RabbitMQ, 'rabbitmq', 3, 'RABBITMQ')
 
 
 @pytest.fixture(scope='session')
@@ -364,16 +377,15 @@ def local_profile(
 
 
 @pytest.fixture(scope='module')
-def rabbitmq_profile(
-    rabbitmq: Service,
+def rabbitmq_context(
+    rabbitmq: RabbitMQ,
     postgres: Service,
     aiida_config: Any,
     aiida_profile_factory: Any,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServerProfile]:
-    """Return a profile (PostgreSQL, RabbitMQ) with a running daemon whose computer is this machine."""
-    folder = tmp_path_factory.mktemp('work')
-    context = aiida_profile_factory(
+) -> Any:
+    """Return a context manager that loads a new profile (PostgreSQL, RabbitMQ)."""
+    return aiida_profile_factory(
         aiida_config,
         storage_backend='core.psql_dos',
         storage_config={
@@ -383,7 +395,7 @@ def rabbitmq_profile(
             'database_name': 'aiida',
             'database_username': 'aiida',
             'database_password': 'aiida',
-            'repository_uri': f'file://{folder / "repository"}',
+            'repository_uri': f'file://{tmp_path_factory.mktemp("repository")}',
         },
         broker_backend='core.rabbitmq',
         broker_config={
@@ -395,5 +407,11 @@ def rabbitmq_profile(
             'broker_virtual_host': '',
         },
     )
-    with profile_with_daemon(context, lambda: local_computer(folder / 'jobs')) as profile:
+
+
+@pytest.fixture(scope='module')
+def rabbitmq_profile(rabbitmq_context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProfile]:
+    """Return a profile (PostgreSQL, RabbitMQ) with a running daemon whose computer is this machine."""
+    workdir = tmp_path_factory.mktemp('work')
+    with profile_with_daemon(rabbitmq_context, lambda: local_computer(workdir)) as profile:
         yield profile

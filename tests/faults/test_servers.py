@@ -1,4 +1,4 @@
-"""What breaks on a cluster in the middle of a screening: SLURM behind SSH, whose files the AiiDA host cannot see."""
+"""What breaks among real servers in the middle of a screening: SLURM behind SSH, and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -36,3 +36,25 @@ def test_kill_of_slurmd(cluster, cluster_site, nothing_lost):
         cluster.start_node(node)
     assert screening.is_finished_ok, screening.exit_message
     nothing_lost(screening.outputs.results, computed_again=2 * 4)
+
+
+@pytest.mark.fault(
+    what='RabbitMQ is killed during a screening',
+    injected='SIGKILL to the broker in the middle of the screening, with PostgreSQL as database; it is started again',
+    then='Jobs that run notice nothing; the workers of the daemon find the new broker by themselves, and go on with '
+    'the next slices',
+)
+def test_kill_of_rabbitmq(rabbitmq, rabbitmq_site, nothing_lost):
+    site = rabbitmq_site
+    screening = site.screen_half(slice_size=8)
+    running = site.running(screening)
+    rabbitmq.kill()
+    site.gate.open()
+    for job in running:
+        site.wait(lambda job=job: not site.workers_of(job), 'the workers end')
+    rabbitmq.start()
+    site.reconnect()
+    site.finish(screening, seconds=300)
+    assert screening.is_finished_ok, screening.exit_message
+    assert len(site.jobs(screening)) == 8
+    nothing_lost(screening.outputs.results)
