@@ -384,7 +384,9 @@ def rabbitmq_context(
     aiida_profile_factory: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
-    """Return a context manager that loads a new profile (PostgreSQL, RabbitMQ)."""
+    """Return a context manager that loads a new profile (PostgreSQL, RabbitMQ), with a database of its own."""
+    folder = tmp_path_factory.mktemp('aiida')
+    postgres.call('create', folder.name)
     return aiida_profile_factory(
         aiida_config,
         storage_backend='core.psql_dos',
@@ -392,10 +394,10 @@ def rabbitmq_context(
             'database_engine': 'postgresql_psycopg',
             'database_hostname': '127.0.0.1',
             'database_port': postgres.port,
-            'database_name': 'aiida',
+            'database_name': folder.name,
             'database_username': 'aiida',
             'database_password': 'aiida',
-            'repository_uri': f'file://{tmp_path_factory.mktemp("repository")}',
+            'repository_uri': f'file://{folder / "repository"}',
         },
         broker_backend='core.rabbitmq',
         broker_config={
