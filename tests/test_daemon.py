@@ -16,6 +16,7 @@ from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData
 from aiida_mlpotential.data.structures import StructureSetData
 from aiida_mlpotential.worker.errors import FrameStatus
+from aiida_mlpotential.worker.schema import FINGERPRINT_FILE, STATUS_FILE
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
@@ -56,8 +57,9 @@ def _kill_half_way(node):
     """Kill the worker of a job once it has done some structures."""
 
     def status():
-        path = Path(node.get_remote_workdir() or '/nowhere') / 'arrays' / 'status.npy'
-        return np.load(path) if path.exists() else np.ones(1)
+        arrays = Path(node.get_remote_workdir() or '/nowhere') / 'arrays'
+        # This one is made last: until then the others may be half made.
+        return np.load(arrays / STATUS_FILE) if (arrays / FINGERPRINT_FILE).exists() else np.ones(1)
 
     _wait(lambda: (status() == FrameStatus.OK).sum() > 50)
     work = node.get_remote_workdir()

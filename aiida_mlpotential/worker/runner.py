@@ -40,6 +40,7 @@ from .schema import (
     PARENT_DIRECTORY,
     RESULTS_FILE,
     RESULTS_VERSION,
+    STATUS_FILE,
     SUMMARY_FILE,
     SYMMETRY_FILE,
     JobSpec,
@@ -89,10 +90,10 @@ def _is_finished(directory: Path, job: JobSpec) -> bool:
     """Return whether an earlier worker finished this very job in this very directory, with nothing to try again."""
     try:
         content = json.loads((directory / RESULTS_FILE).read_text())
-        status = np.load(directory / ARRAYS_DIRECTORY / 'status.npy', allow_pickle=False)
+        status = np.load(directory / ARRAYS_DIRECTORY / STATUS_FILE, allow_pickle=False)
         same = content['state'] == 'finished' and content['fingerprint'] == fingerprint(job)
         return bool(same and not np.isin(status, (FrameStatus.PENDING, *_RETRIED)).any())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError):  # a crash of the node may leave empty files
         return False
 
 

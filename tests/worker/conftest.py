@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,20 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.runner import run_job
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, RESULTS_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import (
+    FINGERPRINT_FILE,
+    FRAMES_FILE,
+    JOB_FILE,
+    RESULTS_FILE,
+    JobSpec,
+    ModelSpec,
+)
+
+#: Where jobs find ``odd_emt``.
+SERVICES = Path(__file__).parents[1] / 'services'
 
 EMT = ModelSpec(
     'EMT',
@@ -71,6 +83,18 @@ class Job:
         """Return a results array."""
         return np.load(self.directory / 'arrays' / f'{name}.npy', allow_pickle=False)
 
+    def n_ok(self) -> int:
+        """Return how many frames are evaluated: none before the last file is there, as the others may be half made."""
+        there = (self.directory / 'arrays' / FINGERPRINT_FILE).exists()
+        return int((self.array('status') == FrameStatus.OK).sum()) if there else 0
+
+    def wait_for(self, n_ok: int, process: subprocess.Popen[str], seconds: float = 120.0) -> None:
+        """Wait until so many frames are evaluated, or the process has ended."""
+        deadline = time.monotonic() + seconds
+        while self.n_ok() < n_ok and process.poll() is None:
+            assert time.monotonic() < deadline, f'waited {seconds:g} s in vain for {n_ok} frames'
+            time.sleep(0.01)
+
 
 def make_copper(number: int, seed: int = 3) -> Frames:
     """Return rattled copper cells of one to four atoms."""
@@ -122,3 +146,16 @@ def copper() -> Callable[..., Frames]:
 def job(tmp_path: Path) -> Job:
     """Return a job of seven copper cells and EMT."""
     return Job(tmp_path, make_copper(7))
+
+
+@pytest.fixture
+def slow_emt(monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """Return EMT that takes 10 ms for a structure, so that there is time to kill a job; also for other processes."""
+    monkeypatch.setenv('PYTHONPATH', str(SERVICES), prepend=os.pathsep)
+    return dataclasses.replace(EMT, options={'calculator': 'odd_emt.OddEMT', 'kwargs': {'seconds': 0.01}})
+
+
+@pytest.fixture
+def long_job(tmp_path: Path, slow_emt: ModelSpec) -> Job:
+    """Return a job of 400 copper cells that takes four seconds, for a process of its own."""
+    return Job(tmp_path, make_copper(400), slow_emt)

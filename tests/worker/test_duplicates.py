@@ -82,8 +82,9 @@ def _set_status(job, status):
         lambda job: _change(job, fingerprint='of another job'),
         lambda job: _set_status(job, FrameStatus.PENDING),
         lambda job: _set_status(job, FrameStatus.BACKEND_FAILED),
+        lambda job: (job.directory / 'arrays' / 'status.npy').write_bytes(b''),
     ],
-    ids=['it was stopped', 'another job', 'one is left', 'one may do better'],
+    ids=['it was stopped', 'another job', 'one is left', 'one may do better', 'a file is empty'],
 )
 @pytest.mark.slow
 def test_only_what_is_finished_is_left_alone(job, second, leave):

@@ -144,7 +144,7 @@ def _wait_for_another(path):
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path, emt_spec):
+def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path, slow_emt):
     frames = Frames.from_ase([bulk('Cu', cubic=True) * 2] * 6)
     random = np.random.default_rng(5)
     frames = Frames(
@@ -156,9 +156,9 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path, emt_spec):
     )
     parameters = {'checkpoint_interval': 0, 'trajectory': 2, 'force_tolerance': 1e-3, 'batch_atoms': 100}
     one, two = tmp_path / 'one', tmp_path / 'two'
-    job = _write_job(one, frames, emt_spec, **parameters)
+    job = _write_job(one, frames, slow_emt, **parameters)
     assert run_job(lambda: job, one)
-    _write_job(two, frames, emt_spec, **parameters)
+    _write_job(two, frames, slow_emt, **parameters)
     checkpoint = two / 'checkpoint' / 'state.npz'
     for turn in range(3):
         process = _start(two)

@@ -19,7 +19,7 @@ from aiida_mlpotential.worker.checkpoint import CheckpointFile
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames, sha256_of
 from aiida_mlpotential.worker.runner import run_job
-from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec, ModelSpec
+from aiida_mlpotential.worker.schema import FRAMES_FILE, JOB_FILE, JobSpec
 from aiida_mlpotential.worker.tasks.vibrations import Vibrations
 from aiida_mlpotential.worker.vibrations import WAVENUMBER_OF_ONE, analyse
 
@@ -349,7 +349,7 @@ def test_a_subclass_stores_what_it_derives(run, structures):
 
 
 @pytest.mark.slow
-def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path):
+def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path, slow_emt):
     """SIGKILL in the Hessian of one crystal."""
     atoms = bulk('Cu', cubic=True) * (2, 2, 2)
     atoms.rattle(0.02, seed=2)
@@ -359,8 +359,7 @@ def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         Frames.from_ase([atoms]).write(folder / FRAMES_FILE)
-        model = ModelSpec('EMT', 'ase', '0' * 64, options={'calculator': 'ase.calculators.emt.EMT'})
-        job = JobSpec('vibrations', model, parameters, sha256_of(folder / FRAMES_FILE))
+        job = JobSpec('vibrations', slow_emt, parameters, sha256_of(folder / FRAMES_FILE))
         (folder / JOB_FILE).write_text(job.to_json())
         return folder, job
 
