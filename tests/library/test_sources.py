@@ -224,7 +224,7 @@ def test_hub_that_does_not_answer(sample, target, lines, monkeypatch):
     start = time.perf_counter()
     with pytest.raises(SourceError, match=r'^not reachable \(no answer within 0\.01 s\)$'):
         HubSource().fetch(sample.model, target, lines.append)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 def test_hub_asks_before_it_downloads(sample, tmp_path, monkeypatch):
