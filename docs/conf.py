@@ -30,4 +30,6 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'
 
 html_theme = 'furo'
+html_static_path = ['_static']
+html_css_files = ['tables.css']
 html_title = f'{project} {release}'
