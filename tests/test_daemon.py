@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import psutil
 import pytest
 from aiida.engine import submit
 from ase.build import bulk
+from waiting import wait_for
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData
@@ -39,16 +39,9 @@ def _submit(code, structures, **inputs):
     )
 
 
-def _wait(condition, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, 'it took too long'
-        time.sleep(0.1)
-
-
 def test_a_submitted_job_ends_by_itself(daemon_code):
     node = _submit(daemon_code, _structures(20))
-    _wait(lambda: node.is_terminated)
+    wait_for(lambda: node.is_terminated)
     assert node.is_finished_ok, node.exit_message
     assert np.isfinite(node.outputs.results.energies).all()
 
@@ -61,7 +54,7 @@ def _kill_half_way(node):
         # This one is made last: until then the others may be half made.
         return np.load(arrays / STATUS_FILE) if (arrays / FINGERPRINT_FILE).exists() else np.ones(1)
 
-    _wait(lambda: (status() == FrameStatus.OK).sum() > 50)
+    wait_for(lambda: (status() == FrameStatus.OK).sum() > 50)
     work = node.get_remote_workdir()
     found = []
     for process in psutil.process_iter(['name', 'cmdline']):
@@ -78,7 +71,7 @@ def test_a_killed_worker_loses_its_last_batch_only(daemon_code):
     structures = _structures(3000)
     node = _submit(daemon_code, structures)
     _kill_half_way(node)
-    _wait(lambda: node.is_terminated)
+    wait_for(lambda: node.is_terminated)
     assert node.exit_status == SinglePointCalculation.exit_codes.ERROR_INCOMPLETE.status
     partial = node.outputs.results
     done = partial.status == FrameStatus.OK
@@ -86,7 +79,7 @@ def test_a_killed_worker_loses_its_last_batch_only(daemon_code):
     assert node.outputs.output_parameters['n_pending'] == (~done).sum()
 
     again = _submit(daemon_code, structures, parent_folder=node.outputs.remote_folder)
-    _wait(lambda: again.is_terminated)
+    wait_for(lambda: again.is_terminated)
     assert again.is_finished_ok, again.exit_message
     assert f'went on with the results of {done.sum()} structures' in again.outputs.output_parameters['notes'][0]
     np.testing.assert_array_equal(again.outputs.results.energies[done], partial.energies[done])

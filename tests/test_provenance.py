@@ -13,7 +13,7 @@ from aiida.engine import run_get_node
 from aiida.tools.visualization import Graph
 from ase.build import bulk
 from click.testing import CliRunner
-from server_fixtures import require
+from real_servers import require
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.structures import StructureSetData

@@ -11,7 +11,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from aiida.manage.caching import enable_caching
 from ase import Atoms
-from server_fixtures import require
+from real_servers import require
 
 from aiida_mlpotential.calculations.linking import can_link
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation

@@ -9,7 +9,6 @@ import site
 import subprocess
 import sys
 import sysconfig
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
+from waiting import wait_for
 
 from aiida_mlpotential.installer import recipes
 from aiida_mlpotential.installer.check import CheckResult
@@ -182,10 +182,7 @@ def test_interruption(quick: orm.Computer, home: Path, stalling: Path, number: i
         finally:
             os._exit(status)
     log = home / '.aiida-mlpotential' / 'environments' / 'ase-1.0' / 'step' / 'log'
-    limit = time.monotonic() + 30
-    while not (log.exists() and 'Collecting' in log.read_text()):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    wait_for(lambda: log.exists() and 'Collecting' in log.read_text(), 30, 'the step begins')
     os.kill(process, number)
     _, status = os.waitpid(process, 0)
     assert os.waitstatus_to_exitcode(status) == 0

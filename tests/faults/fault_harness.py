@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from aiida import orm
 from aiida.manage import get_manager
+from waiting import wait_for
 
 from aiida_mlpotential.data.model import ModelData
 
@@ -47,15 +47,6 @@ faults.direct = aiida_faults:FaultyScheduler
 [aiida.transports]
 faults.local = aiida_faults:FaultyTransport
 """
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
-    """Return the first true value of a condition; fail if it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f'waited {seconds:g} s in vain: {what}'
-        time.sleep(0.05)
-    return value
 
 
 class Gate:
@@ -154,7 +145,7 @@ class Site:
         """Submit the job with the gate closed; return when it stands there, half of its work on disk."""
         self.gate.close(HALF)
         node = self.submit(**changes)
-        wait_for(lambda: len(self.gate.computed()) >= HALF, 'the job reaches the gate')
+        wait_for(lambda: len(self.gate.computed()) >= HALF, what='the job reaches the gate')
         return node
 
     def screen(self, slice_size: int = N_FRAMES // N_SLICES, reuse: bool = False, **changes: Any) -> Any:
@@ -174,9 +165,9 @@ class Site:
         """Submit the screening; return when some slices are done and the others under way, at the gate."""
         self.gate.close(SCREENED, together=True)
         node = self.screen(**changes)
-        wait_for(lambda: len(self.gate.computed()) >= SCREENED, 'the screening reaches the gate', 200)
-        wait_for(lambda: len(self.slices(node)) >= 2, 'the first slices are stored')
-        wait_for(lambda: len(self.running(node)) == 2, 'the next slices are under way')
+        wait_for(lambda: len(self.gate.computed()) >= SCREENED, 200, 'the screening reaches the gate')
+        wait_for(lambda: len(self.slices(node)) >= 2, what='the first slices are stored')
+        wait_for(lambda: len(self.running(node)) == 2, what='the next slices are under way')
         return node
 
     def jobs(self, screening: Any) -> list[Any]:
@@ -192,10 +183,6 @@ class Site:
         """Return the jobs of a screening whose workers have begun."""
         jobs = [job for job in self.jobs(screening) if not job.is_terminated and job.get_job_id()]
         return [job for job in jobs if not self.is_local or self.workers_of(job)]
-
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
-        """Return the first true value of a condition; fail if it takes too long."""
-        return wait_for(condition, what, seconds)
 
     def play(self, node: Any) -> None:
         """Let a paused process go on, as ``verdi process play`` does."""
@@ -231,7 +218,9 @@ class Site:
         killed = self.broker()
         killed.kill()
         killed.wait(10)
-        wait_for(lambda: [item for item in self._daemon() if 'broker' in item.cmdline()], 'there is another broker')
+        wait_for(
+            lambda: [item for item in self._daemon() if 'broker' in item.cmdline()], what='there is another broker'
+        )
 
     def arm(self, name: str, content: str = '') -> None:
         """Let a plugin of ``injected/aiida_faults.py`` fail the next time."""
@@ -243,7 +232,7 @@ class Site:
 
     def finish(self, node: Any, seconds: float = 200.0) -> Any:
         """Wait until a process has ended; return its node."""
-        wait_for(lambda: node.is_terminated, f'{node.process_label}<{node.pk}> ends', seconds)
+        wait_for(lambda: node.is_terminated, seconds, f'{node.process_label}<{node.pk}> ends')
         return node
 
     def make_code(self, work: Path, label: str, **kinds: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiida import orm
 from aiida.manage import get_manager
+from waiting import wait_for
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.parsers.single_point import SinglePointParser
@@ -64,7 +65,7 @@ def small_code(site, small_disk):
 def test_no_room_for_the_inputs(site, small_code, small_disk, nothing_lost):
     with _filled(small_disk):
         node = site.submit(code=small_code)
-        site.wait(lambda: node.paused, 'the process pauses')
+        wait_for(lambda: node.paused, what='the process pauses')
     site.play(node)
     site.finish(node)
     assert node.is_finished_ok, node.exit_message
@@ -117,7 +118,7 @@ def test_no_room_in_the_repository(site, small_repository, nothing_lost):
     node = site.submit_half()
     with _filled(small_repository):
         site.gate.open()
-        site.wait(lambda: node.paused, 'the process pauses')
+        wait_for(lambda: node.paused, what='the process pauses')
     site.play(node)
     site.finish(node)
     assert node.is_finished_ok, node.exit_message

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from waiting import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -51,7 +52,7 @@ def test_kill_of_rabbitmq(rabbitmq, rabbitmq_site, nothing_lost):
     rabbitmq.kill()
     site.gate.open()
     for job in running:
-        site.wait(lambda job=job: not site.workers_of(job), 'the workers end')
+        wait_for(lambda job=job: not site.workers_of(job), what='the workers end')
     rabbitmq.start()
     site.reconnect()
     site.finish(screening, seconds=300)

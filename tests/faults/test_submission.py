@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from waiting import wait_for
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,8 +35,8 @@ def test_kills_at_every_step(site, faulty_code, nothing_lost):
 def test_a_job_submitted_twice(site, faulty_code, nothing_lost):
     site.arm('submission')
     node = site.submit_half(code=faulty_code)
-    site.wait(lambda: not site.armed('submission') and node.get_job_id(), 'the job is submitted again')
-    site.wait(lambda: len(site.workers_of(node)) == 2, 'both jobs run')
+    wait_for(lambda: not site.armed('submission') and node.get_job_id(), what='the job is submitted again')
+    wait_for(lambda: len(site.workers_of(node)) == 2, what='both jobs run')
     time.sleep(3)  # in which the second would compute, if it did not wait
     site.gate.open()
     site.finish(node)

@@ -36,7 +36,8 @@ For instance::
         wait_for(lambda: node.is_terminated)
         assert cluster.sacct(node.get_job_id(), 'State') == ['COMPLETED']
 
-``wait_for`` and the classes are imported from ``server_fixtures``, which pytest finds by its setting ``pythonpath``.
+``wait_for`` is imported from ``waiting``, the classes from ``real_servers``; pytest finds them by its setting
+``pythonpath``.
 A test that breaks something must mend it (``finally: cluster.start_node(...)``): the cluster is everybody's.
 """
 

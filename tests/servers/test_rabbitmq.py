@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 from aiida.engine.processes.control import kill_processes
-from server_fixtures import wait_for
+from waiting import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 

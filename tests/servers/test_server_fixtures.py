@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-import server_fixtures
-from server_fixtures import HERE, PROGRAMS, Cluster, Service, free_ports, reason_against, require, wait_for
+import real_servers
+from real_servers import HERE, PROGRAMS, Cluster, Service, free_ports, reason_against, require
+from waiting import wait_for
 
 
 def test_only_root_starts_servers(monkeypatch):
@@ -36,7 +36,7 @@ def test_missing_programs_are_named(monkeypatch):
 
 
 def test_skipped_with_the_reason_and_an_error_where_servers_must_be(monkeypatch):
-    monkeypatch.setattr(server_fixtures, 'reason_against', lambda kind: f'no {kind}')
+    monkeypatch.setattr(real_servers, 'reason_against', lambda kind: f'no {kind}')
     monkeypatch.delenv('MLPOTENTIAL_REQUIRE_SERVERS', raising=False)
     with pytest.raises(pytest.skip.Exception, match='no cluster'):
         require('cluster')
@@ -53,10 +53,8 @@ def test_free_ports_are_free():
 
 
 def test_waiting_ends():
-    begin = time.monotonic()
     with pytest.raises(AssertionError, match='it rains'):
         wait_for(lambda: False, 0.3, 'it rains')
-    assert time.monotonic() - begin < 5
     assert wait_for(lambda: 'value') == 'value'
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiida.engine import CalcJob, submit
 from aiida.engine.processes.control import kill_processes, play_processes
 from ase.build import molecule
-from server_fixtures import wait_for
+from waiting import wait_for
 
 from aiida_mlpotential.calculations.single_point import SinglePointCalculation
 from aiida_mlpotential.data.model import ModelData

@@ -9,7 +9,7 @@ from aiida.cmdline.commands.cmd_verdi import verdi
 from aiida.engine.processes.control import play_processes
 from aiida.manage.configuration import get_config
 from click.testing import CliRunner
-from server_fixtures import wait_for
+from waiting import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 

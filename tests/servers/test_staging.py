@@ -9,7 +9,8 @@ from aiida.engine import submit
 from aiida.plugins import WorkflowFactory
 from ase import Atoms
 from click.testing import CliRunner
-from server_fixtures import environment, wait_for
+from server_fixtures import environment
+from waiting import wait_for
 
 from aiida_mlpotential.cli import main
 from aiida_mlpotential.data.model import ModelData

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,13 +86,6 @@ class Job:
         """Return how many frames are evaluated: none before the last file is there, as the others may be half made."""
         there = (self.directory / 'arrays' / FINGERPRINT_FILE).exists()
         return int((self.array('status') == FrameStatus.OK).sum()) if there else 0
-
-    def wait_for(self, n_ok: int, process: subprocess.Popen[str], seconds: float = 120.0) -> None:
-        """Wait until so many frames are evaluated, or the process has ended."""
-        deadline = time.monotonic() + seconds
-        while self.n_ok() < n_ok and process.poll() is None:
-            assert time.monotonic() < deadline, f'waited {seconds:g} s in vain for {n_ok} frames'
-            time.sleep(0.01)
 
 
 def make_copper(number: int, seed: int = 3) -> Frames:

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from waiting import wait_for
 
 from aiida_mlpotential.worker import runner, storage
 from aiida_mlpotential.worker.errors import FrameStatus
@@ -281,7 +282,7 @@ def test_a_sigterm_before_the_model_is_loaded_ends_in_order(long_job):
 
 def test_sigterm_ends_the_job_in_order(long_job):
     process = long_job.start(batch_atoms=4)
-    long_job.wait_for(10, process)
+    wait_for(lambda: long_job.n_ok() >= 10 or process.poll() is not None, what='10 frames')
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     info = long_job.info()
@@ -294,7 +295,7 @@ def test_sigterm_ends_the_job_in_order(long_job):
 @pytest.mark.slow
 def test_a_killed_process_leaves_valid_files(long_job):
     process = long_job.start(batch_atoms=4)
-    long_job.wait_for(30, process)
+    wait_for(lambda: long_job.n_ok() >= 30 or process.poll() is not None, what='30 frames')
     process.kill()
     process.communicate()
     ok = long_job.array('status') == FrameStatus.OK

@@ -11,13 +11,9 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 from ase.units import GPa
 
-from aiida_mlpotential.worker.backends import get_backend
-from aiida_mlpotential.worker.backends.base import Backend, Evaluation, Settings
-from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
+from aiida_mlpotential.worker.backends.base import Backend, Evaluation
 from aiida_mlpotential.worker.errors import FrameError, FrameStatus, WorkerError
 from aiida_mlpotential.worker.frames import Frames
-from aiida_mlpotential.worker.registry import PRETRAINED
-from aiida_mlpotential.worker.schema import ModelSpec
 from aiida_mlpotential.worker.tasks.geometry_optimization import GeometryOptimization
 from aiida_mlpotential.worker.trajectory import read_directory
 
@@ -138,77 +134,6 @@ def test_a_stress_tolerance_replaces_the_forces_on_the_cell(make_context, emt, c
     assert (context.store.status == FrameStatus.OK).all()
     assert np.abs(read(context, 'stress') + 2 * GPa * np.eye(3)).max() < 1e-5
     assert np.linalg.norm(read(context, 'forces'), axis=1).max() < 0.01
-
-
-@pytest.fixture(scope='session')
-def ani(shared_data, tmp_path_factory):
-    """Return a loader of ANI-1ccx."""
-    pytest.importorskip('torch')
-    entry = PRETRAINED['ANI-1ccx']
-    directory = tmp_path_factory.mktemp('ani')
-    read_state_dict(shared_data / 'models' / 'torchani' / entry.state_dict, entry).write(directory / entry.file)
-    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {entry.file: entry.sha256}, entry.elements, 8, 'Hartree')
-    return lambda precision: get_backend('torchani').load(spec, directory, Settings(device='cpu', precision=precision))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('precision', ['double', 'single'])
-def test_molecules_with_ani(make_context, ani, precision):
-    """Same minima as with ASE; in single precision as near as its noise allows, and in fewer steps than ASE."""
-    random = np.random.default_rng(8)
-    structures = [molecule(name) for name in ('H2O', 'C2H6', 'CH3CH2OH', 'C6H6', 'CH3CONH2', 'CH3CH2NH2')]
-    for atoms in structures:
-        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
-    frames, backend, tight = Frames.from_ase(structures), ani(precision), 2e-3
-    context = run(make_context(GeometryOptimization, backend, frames, force_tolerance=tight, precision=precision))
-    assert (context.store.status == FrameStatus.OK).all()
-    reference, theirs = ani('double'), 0
-    for index, atoms in enumerate(frames):
-        atoms.calc = _Calculator(reference)
-        optimizer = LBFGS(atoms, logfile=None)
-        optimizer.run(fmax=tight, steps=500)
-        theirs += optimizer.nsteps
-        assert read(context, 'energies')[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
-        rows = slice(frames.offsets[index], frames.offsets[index + 1])
-        ours = Atoms(atoms.numbers, read(context, 'positions')[rows]).get_all_distances()
-        bonded = (ours < 1.7) & (ours > 0)
-        assert np.abs(ours - atoms.get_all_distances())[bonded].max() < 0.01
-    assert read(context, 'steps').sum() < 0.7 * theirs
-    assert np.isfinite(read(context, 'qbc')).all()
-
-
-class _Calculator(EMT):
-    """A backend as a calculator of ASE."""
-
-    implemented_properties = ('energy', 'forces')
-
-    def __init__(self, backend):
-        super().__init__()
-        self._backend = backend
-
-    def calculate(self, atoms=None, properties=None, system_changes=None):
-        result = self._backend.evaluate(Frames.from_ase([atoms]), frozenset({'forces'}))
-        self.atoms = atoms.copy()
-        self.results = {'energy': result.energies[0], 'free_energy': result.energies[0], 'forces': result.forces}
-
-
-@pytest.mark.slow
-def test_water_in_a_cell_with_ani(make_context, ani):
-    atoms = Atoms(cell=[[4.6, 0, 0], [0.2, 4.5, 0], [0.1, -0.1, 4.7]], pbc=True)
-    for shift in ([0.3, 0.3, 0.3], [2.6, 2.5, 2.7]):
-        water = molecule('H2O')
-        water.rotate(90, 'x')
-        water.translate(shift)
-        atoms += water
-    frames = Frames.from_ase([atoms])
-    context = run(
-        make_context(
-            GeometryOptimization, ani('double'), frames, optimize_cell=True, force_tolerance=2e-3, precision='double'
-        )
-    )
-    assert context.store.status.tolist() == [FrameStatus.OK]
-    assert read(context, 'energies')[0] < read(context, 'initial_energies')[0] - 0.05
-    assert np.abs(read(context, 'stress')).max() < 0.002 * 6 / np.linalg.det(read(context, 'cells')[0]) * 1.01
 
 
 def test_what_is_asked_for_is_that_of_the_end(make_context):

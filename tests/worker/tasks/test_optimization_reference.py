@@ -1,4 +1,4 @@
-"""Cells against those that ASE relaxes: metals strained out of shape, and ice of ANI with torchani's own calculator."""
+"""Minima against those of ASE: molecules of ANI, metals strained out of shape, ice with torchani's own calculator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.geometry import cell_to_cellpar
-from ase.optimize import BFGS
+from ase.optimize import BFGS, LBFGS
 from ase.units import GPa
 
 from aiida_mlpotential.worker.backends import get_backend, load_backend
 from aiida_mlpotential.worker.backends.base import Settings
+from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames
 from aiida_mlpotential.worker.registry import PRETRAINED
@@ -85,6 +86,82 @@ def test_strained_metals(make_context, pressure, mask, keywords):
     assert_like_ase(context, structures, EMT(), pressure * GPa, **keywords)
 
 
+@pytest.fixture(scope='session')
+def network(shared_data):
+    """Return the networks of ANI-1ccx."""
+    pytest.importorskip('torch')
+    entry = PRETRAINED['ANI-1ccx']
+    return read_state_dict(shared_data / 'models' / 'torchani' / entry.state_dict, entry)
+
+
+@pytest.fixture(scope='session')
+def ani(network, tmp_path_factory):
+    """Return a loader of ANI-1ccx."""
+    entry, directory = PRETRAINED['ANI-1ccx'], tmp_path_factory.mktemp('ani')
+    network.write(directory / entry.file)
+    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {entry.file: entry.sha256}, entry.elements, 8, 'Hartree')
+    return lambda precision: get_backend('torchani').load(spec, directory, Settings(device='cpu', precision=precision))
+
+
+class _Calculator(EMT):
+    """A backend as a calculator of ASE."""
+
+    implemented_properties = ('energy', 'forces')
+
+    def __init__(self, backend):
+        super().__init__()
+        self._backend = backend
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        result = self._backend.evaluate(Frames.from_ase([atoms]), frozenset({'forces'}))
+        self.atoms = atoms.copy()
+        self.results = {'energy': result.energies[0], 'free_energy': result.energies[0], 'forces': result.forces}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('precision', ['double', 'single'])
+def test_molecules_with_ani(make_context, ani, precision):
+    """Same minima as with ASE; in single precision as near as its noise allows, and in fewer steps than ASE."""
+    random = np.random.default_rng(8)
+    structures = [molecule(name) for name in ('H2O', 'C2H6', 'CH3CH2OH', 'C6H6', 'CH3CONH2', 'CH3CH2NH2')]
+    for atoms in structures:
+        atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
+    frames, backend, tight = Frames.from_ase(structures), ani(precision), 2e-3
+    context = make_context(GeometryOptimization, backend, frames, force_tolerance=tight, precision=precision)
+    GeometryOptimization().run(context)
+    assert (context.store.status == FrameStatus.OK).all()
+    reference, steps, theirs = ani('double'), 0, 0
+    for index, atoms in enumerate(frames):
+        atoms.calc = _Calculator(reference)
+        optimizer = LBFGS(atoms, logfile=None)
+        optimizer.run(fmax=tight, steps=500)
+        steps, theirs = steps + context.store.read('steps', index), theirs + optimizer.nsteps
+        assert np.isfinite(context.store.read('qbc', index))
+        assert context.store.read('energies', index) == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        ours = Atoms(atoms.numbers, context.store.read('positions', index)).get_all_distances()
+        bonded = (ours < 1.7) & (ours > 0)
+        assert np.abs(ours - atoms.get_all_distances())[bonded].max() < 0.01
+    assert steps < 0.7 * theirs
+
+
+@pytest.mark.slow
+def test_water_in_a_cell_with_ani(make_context, ani):
+    atoms = Atoms(cell=[[4.6, 0, 0], [0.2, 4.5, 0], [0.1, -0.1, 4.7]], pbc=True)
+    for shift in ([0.3, 0.3, 0.3], [2.6, 2.5, 2.7]):
+        water = molecule('H2O')
+        water.rotate(90, 'x')
+        water.translate(shift)
+        atoms += water
+    frames = Frames.from_ase([atoms])
+    parameters = {'optimize_cell': True, 'force_tolerance': 2e-3, 'precision': 'double'}
+    context = make_context(GeometryOptimization, ani('double'), frames, **parameters)
+    GeometryOptimization().run(context)
+    assert context.store.status.tolist() == [FrameStatus.OK]
+    assert context.store.read('energies', 0) < context.store.read('initial_energies', 0) - 0.05
+    limit = 2e-3 * len(atoms) / np.linalg.det(context.store.read('cells', 0))
+    assert np.abs(context.store.read('stress', 0)).max() < 1.01 * limit
+
+
 def waters():
     """Return eight molecules of water on a lattice, turned at random, in a triclinic cell."""
     random, edge = np.random.default_rng(3), 6.2
@@ -100,17 +177,12 @@ def waters():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('pressure', [0.0, 1.0])
-def test_ice_with_ani(make_context, shared_data, tmp_path, pressure):
+def test_ice_with_ani(make_context, network, ani, tmp_path, pressure):
     """Torchani's own model in double precision, moved by ASE; both begin in the basin that a first run found."""
     pytest.importorskip('torchani')
-    from aiida_mlpotential.worker.backends.torchani.convert import read_state_dict
     from aiida_mlpotential.worker.backends.torchani.interop import to_torchani
 
-    entry = PRETRAINED['ANI-1ccx']
-    network = read_state_dict(shared_data / 'models' / 'torchani' / entry.state_dict, entry)
-    network.write(tmp_path / entry.file)
-    spec = ModelSpec('ANI-1ccx', 'torchani', entry.sha256, {entry.file: entry.sha256}, entry.elements, 8, 'Hartree')
-    backend = get_backend('torchani').load(spec, tmp_path, Settings(device='cpu', precision='double'))
+    backend = ani('double')
     parameters = {'optimize_cell': True, 'pressure': pressure, 'precision': 'double'}
 
     def relax(atoms, folder, tolerance):

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from ase.build import bulk
+from waiting import wait_for
 
 from aiida_mlpotential.worker.errors import FrameStatus
 from aiida_mlpotential.worker.frames import Frames, sha256_of
@@ -131,16 +132,9 @@ def _start(directory):
     )
 
 
-def _wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(0.02)
-
-
 def _wait_for_another(path):
     age = path.stat().st_mtime_ns
-    _wait_for(lambda: path.stat().st_mtime_ns != age)
+    wait_for(lambda: path.stat().st_mtime_ns != age)
 
 
 @pytest.mark.slow
@@ -162,7 +156,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_minima(tmp_path, slow_emt):
     checkpoint = two / 'checkpoint' / 'state.npz'
     for turn in range(3):
         process = _start(two)
-        _wait_for(checkpoint.exists)
+        wait_for(checkpoint.exists)
         _wait_for_another(checkpoint)
         time.sleep(0.15 * turn)
         assert process.poll() is None, 'the job was at its end before it was killed'

@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from waiting import wait_for
 
 from aiida_mlpotential.worker.backends.base import Backend, Evaluation
 from aiida_mlpotential.worker.checkpoint import CheckpointFile
@@ -367,9 +367,7 @@ def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path, sl
     state = folder / 'checkpoint' / 'state.npz'
     command = [sys.executable, '-m', 'aiida_mlpotential.worker', JOB_FILE]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 100
-        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_for(lambda: state.exists() or process.poll() is not None, what='the first checkpoint')
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, 'it ended before it could be killed'
     with np.load(state) as file:
